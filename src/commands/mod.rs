@@ -1,0 +1,52 @@
+//! One file per command: its arguments, and what it prints.
+
+pub mod bootstrap;
+pub mod explain;
+pub mod inspect;
+pub mod quickstart;
+pub mod validate;
+
+use std::process::ExitCode;
+
+use clap::ValueEnum;
+
+use crate::config::Command;
+
+/// How a command prints what it found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// What a command says to the shell. An `Err` is wrong usage, or nobody there: exit code 2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// 0.
+    Fine,
+    /// 1: the command worked and found something wrong.
+    Finding,
+}
+
+impl From<Outcome> for ExitCode {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Fine => Self::SUCCESS,
+            Outcome::Finding => Self::from(1),
+        }
+    }
+}
+
+/// Runs one command to its end.
+pub fn run(command: Command) -> anyhow::Result<Outcome> {
+    match command {
+        Command::Validate(args) => validate::run(args),
+        Command::Explain(args) => explain::run(args),
+        Command::Inspect(args) => inspect::run(args),
+        Command::Bootstrap(args) => bootstrap::run(args),
+        Command::Quickstart(args) => quickstart::run(args),
+    }
+}

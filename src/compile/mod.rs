@@ -1,0 +1,83 @@
+//! Plugins and templates of one kind of proxy, turned into the resources it is served.
+//!
+//! Comes in: [`Kind`], chosen by [`select`]. Goes out: [`Compiled`]: a snapshot, what carries each plugin, and problems.
+//! Invariant: pure. No clock, no channel, no error return: bad input is a [`Problem`] beside the good output.
+
+use std::sync::Arc;
+
+use crate::model::{
+    Capabilities, EnvoyVersion, Plugin, PluginEntry, PluginId, PluginRevision, Proxy, ProxyFacts, ProxyTemplate,
+    Revision,
+};
+use crate::snapshot::{ResourceType, Snapshot, Version};
+
+/// Everything that decides what a proxy is served. Proxies of equal [`KindKey`] share one compiled result.
+#[derive(Clone, Debug)]
+pub struct Kind {
+    /// The proxy's own.
+    pub namespace: Arc<str>,
+    pub root_namespace: Arc<str>,
+    pub capabilities: Capabilities,
+    /// All that select the proxy, in the order in which they win a clash: own namespace before root, older, name.
+    pub templates: Vec<Arc<ProxyTemplate>>,
+    /// All that apply to the proxy, in the order in which they run.
+    pub plugins: Vec<Member>,
+}
+
+/// A plugin that applies to a proxy, and what of it runs there.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// The specification that places it.
+    pub plugin: Arc<Plugin>,
+    pub run: Run,
+}
+
+/// What runs in a plugin's place.
+#[derive(Clone, Debug)]
+pub enum Run {
+    Revision(Arc<PluginRevision>),
+    /// `refused` is an older revision in place of one that this proxy refused.
+    LastGood(Arc<PluginRevision>),
+    /// The fail strategy: nothing where it is open, deny-all where it is closed.
+    StandIn { reason: String },
+    /// The fail strategy, because this Envoy cannot run the plugin.
+    Unsupported { reason: String },
+    /// No module yet, and the proxy was running before: nothing of it anywhere.
+    Absent,
+}
+
+/// Identity of a [`Kind`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct KindKey(pub String);
+
+/// What a kind of proxy is served, and what is to be said about it.
+#[derive(Clone, Debug)]
+pub struct Compiled {
+    pub snapshot: Arc<Snapshot>,
+    /// One per plugin of the kind, in order.
+    pub plugins: Vec<Carried>,
+    pub problems: Vec<Problem>,
+}
+
+/// What carries a plugin to a kind of proxy.
+#[derive(Clone, Debug)]
+pub struct Carried {
+    pub plugin: PluginId,
+    /// The revision that runs; `None` for a stand-in or nothing.
+    pub revision: Option<Revision>,
+    /// Why it is not the desired revision, if so.
+    pub run: Run,
+    /// Listeners that it is on, by name.
+    pub listeners: Vec<String>,
+    /// Every resource whose acceptance makes the plugin programmed: ECDS resources and the listeners that name them.
+    pub carriers: Vec<(ResourceType, String, Version)>,
+}
+
+/// Something wrong with good intentions: a clash of templates, a listener without router.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Such as `ProxyTemplate shop/web` or `WasmPlugin shop/auth`.
+    pub resource: String,
+    pub plugin: Option<PluginId>,
+    pub reason: String,
+}

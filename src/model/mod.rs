@@ -1,0 +1,22 @@
+//! The words of the domain: plugin, module, proxy, template, revision.
+//!
+//! Comes in: values that some other room has already checked. Goes out: the same values, compared, ordered, spelled.
+//! Invariant: no IO, no clock, no Kubernetes, no gRPC.
+
+mod module;
+mod plugin;
+mod proxy;
+mod revision;
+mod template;
+
+pub use module::{Code, Digest, InvalidDigest, Module, ModuleLocation, ModuleRef, ModuleState, PullPolicy};
+pub use plugin::{
+    EnvVar, EnvVarSource, FailStrategy, Plugin, PluginId, PluginKind, PluginType, Position, TargetReference,
+    TrafficMatch, WasmProgram, WorkloadMode, WorkloadTarget,
+};
+pub use proxy::{Capabilities, EnvoyVersion, Proxy, ProxyFacts, Selector};
+pub use revision::{PluginEntry, PluginRevision, Revision};
+pub use template::{
+    Direction, ForwardTo, Host, ListenerProtocol, ListenerSpec, NativeKind, NativeResource, ProxyTemplate, TemplateId,
+    WithoutConfig,
+};

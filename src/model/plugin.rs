@@ -1,0 +1,279 @@
+//! A plugin as operators mean it, whatever resource they wrote it as.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::{ModuleRef, Selector};
+
+/// The kind of resource a plugin was written as. Two kinds may hold the same namespace and name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum PluginKind {
+    WasmPlugin,
+    TrafficExtension,
+    ServiceMeshExtension,
+    WasmExtension,
+}
+
+impl PluginKind {
+    pub const ALL: [Self; 4] =
+        [Self::WasmPlugin, Self::TrafficExtension, Self::ServiceMeshExtension, Self::WasmExtension];
+
+    /// As in resource names on the wire and in plugin ids: lower case, without separators.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::WasmPlugin => "wasmplugin",
+            Self::TrafficExtension => "trafficextension",
+            Self::ServiceMeshExtension => "servicemeshextension",
+            Self::WasmExtension => "wasmextension",
+        }
+    }
+
+    /// As in manifests.
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::WasmPlugin => "WasmPlugin",
+            Self::TrafficExtension => "TrafficExtension",
+            Self::ServiceMeshExtension => "ServiceMeshExtension",
+            Self::WasmExtension => "WasmExtension",
+        }
+    }
+}
+
+/// The one spelling of a plugin everywhere: command line, metrics, `PluginConfig.name`, `vm_id`.
+///
+/// ```
+/// use wasmplane::model::{PluginId, PluginKind};
+/// assert_eq!(PluginId::new(PluginKind::WasmPlugin, "shop", "auth").to_string(), "shop/auth");
+/// assert_eq!(
+///     PluginId::new(PluginKind::TrafficExtension, "shop", "auth").to_string(),
+///     "trafficextension:shop/auth"
+/// );
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PluginId {
+    pub namespace: Arc<str>,
+    pub name: Arc<str>,
+    pub kind: PluginKind,
+}
+
+impl PluginId {
+    pub fn new(kind: PluginKind, namespace: &str, name: &str) -> Self {
+        Self { namespace: namespace.into(), name: name.into(), kind }
+    }
+
+    /// The name of the ECDS resource that carries this plugin alone. HTTP and NETWORK never share one, as Envoy
+    /// refuses a name that two filter types use.
+    pub fn extension_name(&self, plugin_type: PluginType) -> String {
+        let network = match plugin_type {
+            PluginType::Http => "",
+            PluginType::Network => "network/",
+        };
+        format!("extensions.istio.io/{}/{network}{}.{}", self.kind.as_str(), self.namespace, self.name)
+    }
+
+    /// The inverse of [`PluginId::extension_name`]. Split at the first dot: namespaces have none, names may.
+    pub fn from_extension_name(name: &str) -> Option<(Self, PluginType)> {
+        let rest = name.strip_prefix("extensions.istio.io/")?;
+        let (kind, rest) = rest.split_once('/')?;
+        let kind = PluginKind::ALL.into_iter().find(|known| known.as_str() == kind)?;
+        let (plugin_type, rest) = match rest.strip_prefix("network/") {
+            Some(rest) => (PluginType::Network, rest),
+            None => (PluginType::Http, rest),
+        };
+        let (namespace, name) = rest.split_once('.')?;
+        let is_plain = |part: &str| !part.is_empty() && !part.contains('/');
+        (is_plain(namespace) && is_plain(name)).then(|| (Self::new(kind, namespace, name), plugin_type))
+    }
+}
+
+impl fmt::Display for PluginId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.kind != PluginKind::WasmPlugin {
+            write!(f, "{}:", self.kind.as_str())?;
+        }
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// Where in a filter chain a plugin stands: the positions of Istio and Maistra together, first to last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Position {
+    PreAuthN,
+    PostAuthN,
+    PreAuthZ,
+    PostAuthZ,
+    PreStats,
+    PostStats,
+    BeforeRouter,
+}
+
+impl Position {
+    pub const ALL: [Self; 7] = [
+        Self::PreAuthN,
+        Self::PostAuthN,
+        Self::PreAuthZ,
+        Self::PostAuthZ,
+        Self::PreStats,
+        Self::PostStats,
+        Self::BeforeRouter,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::PreAuthN => "PreAuthN",
+            Self::PostAuthN => "PostAuthN",
+            Self::PreAuthZ => "PreAuthZ",
+            Self::PostAuthZ => "PostAuthZ",
+            Self::PreStats => "PreStats",
+            Self::PostStats => "PostStats",
+            Self::BeforeRouter => "BeforeRouter",
+        }
+    }
+
+    /// The inverse of [`Position::as_str`].
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|position| position.as_str() == text)
+    }
+}
+
+/// `spec.type`: which kind of filter chain the plugin is a filter of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum PluginType {
+    Http,
+    Network,
+}
+
+/// `spec.failStrategy`. FAIL_RELOAD counts as FAIL_CLOSE wherever a stand-in is chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum FailStrategy {
+    #[default]
+    FailClose,
+    FailOpen,
+    FailReload,
+}
+
+impl FailStrategy {
+    /// Whether traffic passes where the plugin cannot run.
+    pub fn is_open(self) -> bool {
+        self == Self::FailOpen
+    }
+
+    /// As in manifests.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::FailClose => "FAIL_CLOSE",
+            Self::FailOpen => "FAIL_OPEN",
+            Self::FailReload => "FAIL_RELOAD",
+        }
+    }
+}
+
+/// Which proxies a plugin or template asks for, its namespace aside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WorkloadTarget {
+    /// No selector and no reference: everything that its namespace reaches.
+    Everything,
+    /// Proxies that carry all these labels.
+    Labels(Selector),
+    /// Gateways and the like, ORed. A proxy without the gateway label never matches.
+    References(Vec<TargetReference>),
+}
+
+/// One entry of `spec.targetRefs`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetReference {
+    pub group: String,
+    pub kind: String,
+    pub name: String,
+}
+
+/// `match[].mode`. Absent and UNDEFINED are `ClientAndServer`: both match any listener.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WorkloadMode {
+    Client,
+    Server,
+    #[default]
+    ClientAndServer,
+}
+
+/// One entry of `spec.match`; entries are ORed, inside an entry mode AND ports must hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TrafficMatch {
+    pub mode: WorkloadMode,
+    /// Empty means any port.
+    pub ports: Vec<u16>,
+}
+
+/// Where an environment variable of the VM gets its value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EnvVarSource {
+    /// The text itself.
+    Inline(String),
+    /// The variable of that name of the Envoy process.
+    Host,
+}
+
+/// One entry of `spec.vmConfig.env`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EnvVar {
+    pub name: String,
+    pub source: EnvVarSource,
+}
+
+/// What a plugin runs, and with what.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WasmProgram {
+    pub module: ModuleRef,
+    /// `pluginConfig`; `None` when absent or empty (the module then sees an empty configuration).
+    pub config: Option<serde_json::Map<String, serde_json::Value>>,
+    /// `pluginName`: Envoy's `root_id`; empty when absent.
+    pub root_id: String,
+    pub env: Vec<EnvVar>,
+}
+
+/// A plugin, checked and complete: every default is filled in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plugin {
+    pub id: PluginId,
+    /// `metadata.creationTimestamp`; absent is oldest.
+    pub created: Option<jiff::Timestamp>,
+    pub target: WorkloadTarget,
+    /// Empty means all traffic.
+    pub matches: Vec<TrafficMatch>,
+    pub position: Position,
+    /// Higher first; absent is 0, as the API says.
+    pub priority: i32,
+    pub plugin_type: PluginType,
+    pub fail_strategy: FailStrategy,
+    pub program: WasmProgram,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_extension_name_and_its_plugin_are_inverses() {
+        for kind in PluginKind::ALL {
+            for plugin_type in [PluginType::Http, PluginType::Network] {
+                let id = PluginId::new(kind, "shop", "auth.v2");
+                assert_eq!(PluginId::from_extension_name(&id.extension_name(plugin_type)), Some((id, plugin_type)));
+            }
+        }
+    }
+
+    #[test]
+    fn a_malformed_extension_name_is_no_plugin() {
+        for name in [
+            "",
+            "auth",
+            "extensions.istio.io/wasmplugin/auth",
+            "extensions.istio.io/other/shop.auth",
+            "extensions.istio.io/wasmplugin/.auth",
+            "extensions.istio.io/wasmplugin/shop.",
+            "extensions.istio.io/wasmplugin/a/b.c",
+        ] {
+            assert_eq!(PluginId::from_extension_name(name), None, "{name}");
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! One state of one plugin: its specification together with the code it runs.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::{Code, Digest, EnvVarSource, ModuleState, Plugin, PluginId, PluginType};
+
+/// Hash of what Envoy would be given for a plugin: code, configuration, environment, fail strategy. Not of where
+/// the plugin applies or stands, so that a refused revision stays refused when it is moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Revision([u8; 8]);
+
+impl Revision {
+    /// The inverse of `Display`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut bytes = [0; 8];
+        hex::decode_to_slice(text, &mut bytes).ok()?;
+        Some(Self(bytes))
+    }
+}
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+/// A plugin that can run: its specification and its code.
+#[derive(Clone, Debug)]
+pub struct PluginRevision {
+    pub plugin: Arc<Plugin>,
+    pub code: Code,
+    pub revision: Revision,
+}
+
+impl PluginRevision {
+    pub fn new(plugin: Arc<Plugin>, code: Code) -> Self {
+        let revision = revision_of(&plugin, &code);
+        Self { plugin, code, revision }
+    }
+
+    pub fn id(&self) -> &PluginId {
+        &self.plugin.id
+    }
+}
+
+fn revision_of(plugin: &Plugin, code: &Code) -> Revision {
+    let program = &plugin.program;
+    let env: Vec<_> = program
+        .env
+        .iter()
+        .map(|variable| match &variable.source {
+            EnvVarSource::Inline(value) => json!([variable.name, value]),
+            EnvVarSource::Host => json!([variable.name]),
+        })
+        .collect();
+    let source = json!([
+        plugin.id.to_string(),
+        plugin.plugin_type == PluginType::Network,
+        plugin.fail_strategy.as_str(),
+        match code {
+            Code::Module(module) => module.digest.to_string(),
+            Code::OnProxy(path) => path.display().to_string(),
+        },
+        program.config,
+        program.root_id,
+        env,
+    ]);
+    // serde_json sorts the keys of a map: equal content, equal text.
+    let digest = Digest::of(source.to_string().as_bytes());
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&digest.as_bytes()[..8]);
+    Revision(bytes)
+}
+
+/// All that is known of one plugin at one moment; what selection looks at.
+#[derive(Clone, Debug)]
+pub struct PluginEntry {
+    /// What the operator wrote last.
+    pub desired: Arc<Plugin>,
+    /// The state of the module that `desired` asks for.
+    pub module: ModuleState,
+    /// What proxies are to run: `desired` once its module is ready, else the revision before.
+    pub running: Option<Arc<PluginRevision>>,
+    /// The newest revision that some proxy accepted; takes the place of one that a proxy refuses.
+    pub last_good: Option<Arc<PluginRevision>>,
+}

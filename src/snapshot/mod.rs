@@ -1,0 +1,54 @@
+//! Finished resources, ready to be served.
+//!
+//! Comes in: encoded resources. Goes out: the same, by type and name, with versions that are hashes of content.
+//! Invariant: immutable once built; nothing here knows what a plugin is.
+
+mod resource;
+mod rope;
+mod version;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+pub use resource::{Part, Resource, ResourceType};
+pub use rope::Rope;
+pub use version::Version;
+
+/// The ECDS resource for a name.
+#[derive(Clone, Debug)]
+pub enum Extension {
+    /// The name applies: this is its content.
+    Known(Arc<Resource>),
+    /// The name is well formed, but nothing stands behind it (any more): a filter that lets everything pass.
+    PassThrough(Arc<Resource>),
+}
+
+/// Answers for ECDS names, which a proxy may subscribe to without any listener of ours.
+pub trait Extensions: Send + Sync + fmt::Debug {
+    /// `None` for a name that is malformed or of a foreign namespace: those get silence.
+    fn resolve(&self, name: &str) -> Option<Extension>;
+}
+
+/// All that one kind of proxy is served.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    pub listeners: BTreeMap<String, Arc<Resource>>,
+    pub clusters: BTreeMap<String, Arc<Resource>>,
+    pub routes: BTreeMap<String, Arc<Resource>>,
+    pub endpoints: BTreeMap<String, Arc<Resource>>,
+    pub extensions: Arc<dyn Extensions>,
+}
+
+impl Snapshot {
+    /// The resources of a type that can be enumerated; `None` for ECDS, whose names are resolved one by one.
+    pub fn all(&self, resource_type: ResourceType) -> Option<&BTreeMap<String, Arc<Resource>>> {
+        match resource_type {
+            ResourceType::Listener => Some(&self.listeners),
+            ResourceType::Cluster => Some(&self.clusters),
+            ResourceType::Route => Some(&self.routes),
+            ResourceType::Endpoint => Some(&self.endpoints),
+            ResourceType::ExtensionConfig => None,
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! One encoded xDS resource and what the protocol has to know of it.
+
+use std::sync::{Arc, OnceLock};
+
+use super::{Rope, Version};
+
+/// The xDS types that wasmplane serves, in the order in which additions go out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ResourceType {
+    Cluster,
+    Endpoint,
+    ExtensionConfig,
+    Listener,
+    Route,
+}
+
+impl ResourceType {
+    pub const ALL: [Self; 5] = [Self::Cluster, Self::Endpoint, Self::ExtensionConfig, Self::Listener, Self::Route];
+
+    pub fn type_url(self) -> &'static str {
+        match self {
+            Self::Cluster => "type.googleapis.com/envoy.config.cluster.v3.Cluster",
+            Self::Endpoint => "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
+            Self::ExtensionConfig => "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
+            Self::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
+            Self::Route => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+        }
+    }
+
+    /// The inverse of [`ResourceType::type_url`].
+    pub fn from_type_url(type_url: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|known| known.type_url() == type_url)
+    }
+}
+
+/// Something a resource is made of that a client accepts or refuses with it: for an ECDS chain, one plugin.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Part {
+    /// What stays the same when the part changes (a plugin id). A part that moves from one resource to another has
+    /// to be accepted there before it leaves here.
+    pub owner: Arc<str>,
+    /// Its content (a plugin revision). What one client of a build accepted, others of that build will accept.
+    pub revision: Arc<str>,
+}
+
+/// One encoded resource. Shared by all proxies that are served it.
+#[derive(Debug)]
+pub struct Resource {
+    pub resource_type: ResourceType,
+    pub name: String,
+    pub version: Version,
+    /// The protobuf message.
+    pub body: Rope,
+    /// Other resources that a client of this one will ask for or needs: clusters and routes of a listener, its ECDS
+    /// names, clusters of a route, the endpoint assignment of a cluster.
+    pub references: Vec<(ResourceType, String)>,
+    /// What accepting this resource proves. Empty where nothing can be refused.
+    pub parts: Vec<Part>,
+    /// What to send in its place when the client refuses it and holds nothing yet.
+    pub stand_in: Option<Arc<Resource>>,
+    delta_field: OnceLock<Rope>,
+    sotw_field: OnceLock<Rope>,
+}
+
+impl Resource {
+    pub fn new(resource_type: ResourceType, name: impl Into<String>, version: Version, body: Rope) -> Self {
+        Self {
+            resource_type,
+            name: name.into(),
+            version,
+            body,
+            references: Vec::new(),
+            parts: Vec::new(),
+            stand_in: None,
+            delta_field: OnceLock::new(),
+            sotw_field: OnceLock::new(),
+        }
+    }
+
+    /// This resource as one `resources` field of a `DeltaDiscoveryResponse`. Encoded once.
+    pub fn delta_field(&self) -> &Rope {
+        self.delta_field.get_or_init(|| {
+            // envoy.service.discovery.v3.Resource: version = 1, resource = 2, name = 3.
+            let mut resource = Rope::new();
+            resource.string(1, self.version.as_str());
+            resource.message(2, &self.any());
+            resource.string(3, &self.name);
+            let mut field = Rope::new();
+            field.message(2, &resource);
+            field
+        })
+    }
+
+    /// This resource as one `resources` field of a `DiscoveryResponse`. Encoded once.
+    pub fn sotw_field(&self) -> &Rope {
+        self.sotw_field.get_or_init(|| {
+            let mut field = Rope::new();
+            field.message(2, &self.any());
+            field
+        })
+    }
+
+    fn any(&self) -> Rope {
+        Rope::any(self.resource_type.type_url(), &self.body)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryResponse, DiscoveryResponse};
+    use prost::Message as _;
+
+    use super::*;
+
+    #[test]
+    fn the_shared_fields_decode_as_the_protocol_says() {
+        let mut body = Rope::new();
+        body.string(1, "cluster-name");
+        let resource = Resource::new(ResourceType::Cluster, "c", Version::of_text("x"), body);
+
+        let delta = DeltaDiscoveryResponse::decode(resource.delta_field().to_bytes()).unwrap();
+        let sotw = DiscoveryResponse::decode(resource.sotw_field().to_bytes()).unwrap();
+
+        let sent = &delta.resources[0];
+        assert_eq!((sent.name.as_str(), sent.version.as_str()), ("c", resource.version.as_str()));
+        assert_eq!(sent.resource.as_ref(), sotw.resources.first());
+        assert_eq!(sotw.resources[0].type_url, ResourceType::Cluster.type_url());
+        assert_eq!(sotw.resources[0].value, resource.body.to_bytes());
+    }
+}
