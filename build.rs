@@ -1,5 +1,6 @@
 //! Compiles our own `.proto` files and takes Envoy's descriptors out of the `envoy-types` crate.
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -26,8 +27,33 @@ fn main() -> Result<(), Box<dyn Error>> {
         // Comments are four fifths of the set and nobody asks for them.
         file.source_code_info = None;
     }
+    fs::write(out.join("discovery.fds"), closure(&envoy, &DISCOVERY).encode_to_vec())?;
     fs::write(out.join("envoy.fds"), envoy.encode_to_vec())?;
     Ok(())
+}
+
+/// The services that wasmplane serves, for gRPC reflection.
+const DISCOVERY: [&str; 6] = [
+    "envoy/service/discovery/v3/ads.proto",
+    "envoy/service/listener/v3/lds.proto",
+    "envoy/service/route/v3/rds.proto",
+    "envoy/service/cluster/v3/cds.proto",
+    "envoy/service/endpoint/v3/eds.proto",
+    "envoy/service/extension/v3/config_discovery.proto",
+];
+
+/// The files `roots` and all that they import.
+fn closure(set: &FileDescriptorSet, roots: &[&str]) -> FileDescriptorSet {
+    let mut wanted: BTreeSet<String> = roots.iter().map(ToString::to_string).collect();
+    loop {
+        let needed = set.file.iter().filter(|file| wanted.contains(file.name())).flat_map(|file| &file.dependency);
+        let next: BTreeSet<String> = wanted.iter().chain(needed).cloned().collect();
+        if next == wanted {
+            break;
+        }
+        wanted = next;
+    }
+    FileDescriptorSet { file: set.file.iter().filter(|file| wanted.contains(file.name())).cloned().collect() }
 }
 
 /// The crate ships the descriptors of all it was generated from, but does not export them.

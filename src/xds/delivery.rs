@@ -1,0 +1,53 @@
+//! What became of a resource at one client.
+
+use std::sync::Arc;
+
+use dashmap::DashSet;
+
+use crate::model::EnvoyVersion;
+use crate::snapshot::{Part, Resource};
+
+/// A client's answer to one resource.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    pub resource: Arc<Resource>,
+    pub outcome: Outcome,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Acknowledged, or found to be held already when the client reconnected.
+    Accepted,
+    /// Refused, in the client's words.
+    Refused { message: String },
+}
+
+/// Parts that some client of a build has accepted, shared by all streams.
+///
+/// A NACK of one ECDS name ends the warming of every listener of that Envoy, so that while one warms, what is known to
+/// be accepted goes first.
+#[derive(Debug, Default)]
+pub struct Proofs {
+    accepted: DashSet<(Option<EnvoyVersion>, Part)>,
+}
+
+/// A proof takes some 150 bytes: 15 MB at most. Past it everything is proved anew, which costs only time.
+const PROOFS: usize = 100_000;
+
+impl Proofs {
+    pub fn record(&self, build: Option<EnvoyVersion>, resource: &Resource) {
+        if self.accepted.len() >= PROOFS {
+            self.accepted.clear();
+        }
+        for part in &resource.parts {
+            if !self.accepted.contains(&(build, part.clone())) {
+                self.accepted.insert((build, part.clone()));
+            }
+        }
+    }
+
+    /// Whether nothing in this resource can surprise a client of that build.
+    pub fn cover(&self, build: Option<EnvoyVersion>, resource: &Resource) -> bool {
+        resource.parts.iter().all(|part| self.accepted.contains(&(build, part.clone())))
+    }
+}

@@ -1,0 +1,72 @@
+//! The incremental protocol: a `DeltaDiscoveryRequest`, applied to a session.
+//!
+//! Pure. Delta knows no stale request: changes of subscription always count, and an ACK or NACK counts for the
+//! response whose nonce it carries.
+
+use std::time::{Duration, Instant};
+
+use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
+
+use super::session::{Accepted, Held, Reaction, Session};
+use crate::snapshot::{ResourceType, Snapshot, Version};
+
+/// How long a reconnecting client may take from its first type to its listeners. Envoy sends both at once.
+const LISTENERS_WITHIN: Duration = Duration::from_secs(1);
+
+impl Session {
+    pub fn on_delta_request(
+        &mut self,
+        resource_type: ResourceType,
+        request: &DeltaDiscoveryRequest,
+        snapshot: Option<&Snapshot>,
+        now: Instant,
+    ) -> Reaction {
+        let mut reaction = Reaction::default();
+        if let Some(response) =
+            request.response_nonce.parse().ok().and_then(|nonce| self.answered(resource_type, nonce))
+        {
+            reaction.deliveries = match &request.error_detail {
+                Some(error) => self.refuse(response, &error.message, now),
+                None => self.acknowledge(response, now),
+            };
+        }
+        match self.types.get_mut(&resource_type) {
+            Some(state) => {
+                let changed =
+                    state.subscription.update(&request.resource_names_subscribe, &request.resource_names_unsubscribe);
+                self.resubscribe(resource_type, changed);
+            }
+            None => self.open_delta(resource_type, request, now),
+        }
+        self.schedule(snapshot, now, &mut reaction);
+        reaction
+    }
+
+    /// The first request of a type says what a reconnecting client holds; in later ones it is ignored.
+    fn open_delta(&mut self, resource_type: ResourceType, request: &DeltaDiscoveryRequest, now: Instant) {
+        self.open(resource_type, &request.resource_names_subscribe, None);
+        let state = self.types.get_mut(&resource_type).expect("opened above");
+        for (name, version) in &request.initial_resource_versions {
+            let accepted = Accepted { version: Version::from_client(version), resource: None, is_certain: true };
+            state.held.insert(name.clone(), Held { accepted: Some(accepted), ..Held::default() });
+        }
+        state.owes_answer &= request.initial_resource_versions.is_empty();
+        let changed = state.subscription.update(&[], &request.resource_names_unsubscribe);
+        self.resubscribe(resource_type, changed);
+        if !request.initial_resource_versions.is_empty() {
+            self.spare_unknown(now);
+        }
+    }
+
+    /// A client that comes back may still use clusters and routes that are gone here: they stay until its listeners
+    /// are known and have drained.
+    fn spare_unknown(&mut self, now: Instant) {
+        let has_listeners = self.types.contains_key(&ResourceType::Listener);
+        let until = now + if has_listeners { self.limits.drain } else { LISTENERS_WITHIN };
+        for resource_type in [ResourceType::Cluster, ResourceType::Route, ResourceType::Endpoint] {
+            let held = self.types.get(&resource_type).into_iter().flat_map(|state| &state.held);
+            let unknown = held.filter(|(_, held)| held.accepted.as_ref().is_some_and(|held| held.resource.is_none()));
+            self.spared_until.extend(unknown.map(|(name, _)| ((resource_type, name.clone()), until)));
+        }
+    }
+}

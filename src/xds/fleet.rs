@@ -1,0 +1,70 @@
+//! Where streams meet those who decide what they are served.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+
+use super::delivery::Delivery;
+use super::session::Protocol;
+use crate::model::Proxy;
+use crate::snapshot::{ResourceType, Snapshot};
+
+/// One discovery stream of this process's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StreamId(pub u64);
+
+/// Which service a client called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Service {
+    Ads,
+    /// LDS, RDS, CDS, EDS or ECDS on its own.
+    Single(ResourceType),
+}
+
+/// A client that has introduced itself.
+#[derive(Clone, Debug)]
+pub struct Hello {
+    pub proxy: Proxy,
+    pub service: Service,
+    pub protocol: Protocol,
+    /// It holds nothing yet, as far as its first request says: an Envoy that starts.
+    pub is_new_process: bool,
+    pub peer: Option<SocketAddr>,
+}
+
+/// What a stream is told.
+#[derive(Debug)]
+pub enum Report {
+    Delivered(StreamId, Delivery),
+    Gone(StreamId),
+}
+
+/// Decides what a client is served.
+pub trait Fleet: Send + Sync + 'static {
+    fn connect(&self, hello: Hello) -> Connection;
+}
+
+/// A stream's line to the fleet; dropping it says goodbye.
+#[derive(Debug)]
+pub struct Connection {
+    pub id: StreamId,
+    /// `None` until all sources are loaded once. Latest wins.
+    pub snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    /// Unbounded, as a report needs a response of ours before it, and a stream has at most one without an answer per
+    /// resource name.
+    pub reports: mpsc::UnboundedSender<Report>,
+}
+
+impl Connection {
+    pub fn deliver(&self, delivery: Delivery) {
+        // Fails only when the process is about to end.
+        let _ = self.reports.send(Report::Delivered(self.id, delivery));
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let _ = self.reports.send(Report::Gone(self.id));
+    }
+}

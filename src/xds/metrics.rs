@@ -1,0 +1,72 @@
+//! Counts of streams, responses, ACKs and NACKs.
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use super::session::Protocol;
+use crate::snapshot::ResourceType;
+
+type Labels = [(&'static str, &'static str); 1];
+
+/// Metrics of this room.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    streams: Family<Labels, Gauge>,
+    responses: Family<Labels, Counter>,
+    acks: Family<Labels, Counter>,
+    nacks: Family<Labels, Counter>,
+}
+
+impl Metrics {
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register("xds_streams", "Open discovery streams", self.streams.clone());
+        registry.register("xds_responses", "Discovery responses sent", self.responses.clone());
+        registry.register("xds_acks", "Resources acknowledged", self.acks.clone());
+        registry.register("xds_nacks", "Resources refused", self.nacks.clone());
+    }
+
+    pub(super) fn stream_opened(&self, protocol: Protocol) {
+        self.streams.get_or_create(&protocol_label(protocol)).inc();
+    }
+
+    pub(super) fn stream_closed(&self, protocol: Protocol) {
+        self.streams.get_or_create(&protocol_label(protocol)).dec();
+    }
+
+    pub(super) fn responded(&self, resource_type: ResourceType) {
+        self.responses.get_or_create(&type_label(resource_type)).inc();
+    }
+
+    pub(super) fn acknowledged(&self, resource_type: ResourceType) {
+        self.acks.get_or_create(&type_label(resource_type)).inc();
+    }
+
+    pub(super) fn refused(&self, resource_type: ResourceType) {
+        self.nacks.get_or_create(&type_label(resource_type)).inc();
+    }
+}
+
+fn protocol_label(protocol: Protocol) -> Labels {
+    [(
+        "protocol",
+        match protocol {
+            Protocol::Sotw => "sotw",
+            Protocol::Delta => "delta",
+        },
+    )]
+}
+
+fn type_label(resource_type: ResourceType) -> Labels {
+    [(
+        "type",
+        match resource_type {
+            ResourceType::Cluster => "cds",
+            ResourceType::Endpoint => "eds",
+            ResourceType::ExtensionConfig => "ecds",
+            ResourceType::Listener => "lds",
+            ResourceType::Route => "rds",
+        },
+    )]
+}

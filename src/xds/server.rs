@@ -1,0 +1,187 @@
+//! The discovery services: opens a stream, nothing more.
+//!
+//! Written by hand over hyper, as the generated services would encode every response anew for every client.
+
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
+use http::{HeaderValue, Request, Response, header};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::codec::BufferSettings;
+use tonic::{Status, Streaming};
+use tonic_prost::ProstDecoder;
+use tower::Service as _;
+
+use super::fleet::Service;
+use super::stream::{DiscoveryMessage, DiscoveryStream, Shared};
+use crate::snapshot::ResourceType;
+
+/// Descriptors of the services below, for gRPC reflection.
+const DISCOVERY_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/discovery.fds"));
+
+/// A first delta request names every resource that a reconnecting client holds, each with its version.
+const MAX_REQUEST_BYTES: usize = 16 << 20;
+/// Requests are small; tonic would take 8 KiB per stream and keep it.
+const REQUEST_BUFFER_BYTES: usize = 512;
+/// What may wait in the server for a slow client: more would only be stale when it is read.
+const MAX_SEND_BUFFER_BYTES: usize = 64 << 10;
+/// A connection of one Envoy carries a handful of streams; tools may multiplex many simulated ones.
+const MAX_STREAMS_PER_CONNECTION: u32 = 10_000;
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Package and service, and the names of its state-of-the-world and delta methods.
+const SERVICES: [(&str, Service, &str, &str); 6] = [
+    (
+        "envoy.service.discovery.v3.AggregatedDiscoveryService",
+        Service::Ads,
+        "StreamAggregatedResources",
+        "DeltaAggregatedResources",
+    ),
+    (
+        "envoy.service.listener.v3.ListenerDiscoveryService",
+        Service::Single(ResourceType::Listener),
+        "StreamListeners",
+        "DeltaListeners",
+    ),
+    (
+        "envoy.service.route.v3.RouteDiscoveryService",
+        Service::Single(ResourceType::Route),
+        "StreamRoutes",
+        "DeltaRoutes",
+    ),
+    (
+        "envoy.service.cluster.v3.ClusterDiscoveryService",
+        Service::Single(ResourceType::Cluster),
+        "StreamClusters",
+        "DeltaClusters",
+    ),
+    (
+        "envoy.service.endpoint.v3.EndpointDiscoveryService",
+        Service::Single(ResourceType::Endpoint),
+        "StreamEndpoints",
+        "DeltaEndpoints",
+    ),
+    (
+        "envoy.service.extension.v3.ExtensionConfigDiscoveryService",
+        Service::Single(ResourceType::ExtensionConfig),
+        "StreamExtensionConfigs",
+        "DeltaExtensionConfigs",
+    ),
+];
+
+/// Serves discovery, health and reflection on `listener` until `shutdown`; returns when all connections are closed.
+pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>, shutdown: CancellationToken) {
+    let router = router(&shared, &shutdown);
+    let connections = TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shutdown.cancelled() => break,
+        };
+        match accepted {
+            Ok((socket, peer)) => {
+                connections.spawn(serve_connection(socket, peer, router.clone(), shutdown.clone()));
+            }
+            Err(error) => {
+                // Mostly too many open files: the next accept may find one closed.
+                tracing::warn!(%error, "connection not accepted");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+    connections.close();
+    connections.wait().await;
+}
+
+async fn serve_connection(socket: TcpStream, peer: SocketAddr, router: Router, shutdown: CancellationToken) {
+    if let Err(error) = socket.set_nodelay(true) {
+        tracing::debug!(%peer, %error, "nodelay not set");
+    }
+    let service = tower::service_fn(move |mut request: Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(peer);
+        router.clone().call(request)
+    });
+    let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS_PER_CONNECTION)
+        .max_send_buf_size(MAX_SEND_BUFFER_BYTES)
+        .keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT);
+    let connection = builder.serve_connection(TokioIo::new(socket), TowerToHyperService::new(service));
+    tokio::pin!(connection);
+    let result = tokio::select! {
+        result = connection.as_mut() => result,
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(%peer, %error, "connection ended");
+    }
+}
+
+fn router(shared: &Arc<Shared>, shutdown: &CancellationToken) -> Router {
+    let (health_reporter, health) = tonic_health::server::health_reporter();
+    // Reporting only fills a map: the future is ready at once.
+    drop(health_reporter);
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(DISCOVERY_DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .expect("the build wrote valid descriptors");
+    let mut router = tonic::service::Routes::new(health).add_service(reflection).into_axum_router();
+    for (name, service, sotw, delta) in SERVICES {
+        let open = |method: &str| format!("/{name}/{method}");
+        let discovery = Discovery { service, shared: shared.clone(), shutdown: shutdown.clone() };
+        router = router
+            .route_service(&open(sotw), tower::service_fn(discovery.clone().open::<DiscoveryRequest>()))
+            .route_service(&open(delta), tower::service_fn(discovery.open::<DeltaDiscoveryRequest>()));
+    }
+    router
+}
+
+#[derive(Clone)]
+struct Discovery {
+    service: Service,
+    shared: Arc<Shared>,
+    shutdown: CancellationToken,
+}
+
+impl Discovery {
+    /// Answers one call of a discovery method with a stream.
+    fn open<R: DiscoveryMessage>(
+        self,
+    ) -> impl Fn(Request<Body>) -> Ready<Result<Response<Body>, Infallible>> + Clone + Send + Sync + 'static {
+        move |request| {
+            let peer = request.extensions().get::<SocketAddr>().copied();
+            let is_grpc = request
+                .headers()
+                .get(header::CONTENT_TYPE)
+                .is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
+            if !is_grpc {
+                return ready(Ok(Status::invalid_argument("content-type must be application/grpc").into_http()));
+            }
+            let decoder = ProstDecoder::new(BufferSettings::new(REQUEST_BUFFER_BYTES, MAX_REQUEST_BYTES));
+            let inbound: Streaming<R> =
+                Streaming::new_request(decoder, request.into_body(), None, Some(MAX_REQUEST_BYTES));
+            let shutdown = self.shutdown.clone().cancelled_owned();
+            let stream = DiscoveryStream::new(inbound, self.service, self.shared.clone(), peer, shutdown);
+            let mut response = Response::new(Body::new(stream));
+            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+            ready(Ok(response))
+        }
+    }
+}

@@ -1,0 +1,340 @@
+//! One discovery stream: a request body in, a response body out, a session between them.
+//!
+//! The stream is polled by the HTTP server itself: no task and no channel per stream, so that an idle proxy costs its
+//! connection and its session, and a client that does not read is simply not polled.
+
+use std::collections::VecDeque;
+use std::future::Future as _;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use envoy_types::pb::envoy::config::core::v3::Node;
+use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
+use futures::Stream as _;
+use http::HeaderMap;
+use http_body::{Body, Frame};
+use tokio::time::{Instant, Sleep};
+use tokio_stream::wrappers::WatchStream;
+use tokio_util::sync::WaitForCancellationFutureOwned;
+use tonic::{Status, Streaming};
+
+use super::delivery::{Outcome, Proofs};
+use super::fleet::{Connection, Fleet, Hello, Service};
+use super::metrics::Metrics;
+use super::node::proxy_of;
+use super::session::{Limits, Protocol, Reaction, Session};
+use super::wire;
+use crate::snapshot::{ResourceType, Snapshot};
+
+/// What all streams of a server share.
+pub(super) struct Shared {
+    pub fleet: Arc<dyn Fleet>,
+    pub proofs: Arc<Proofs>,
+    pub limits: Limits,
+    pub metrics: Metrics,
+}
+
+/// The request messages of the two protocols.
+pub(super) trait DiscoveryMessage: prost::Message + Default + 'static {
+    const PROTOCOL: Protocol;
+    fn node(&self) -> Option<&Node>;
+    fn type_url(&self) -> &str;
+    fn error(&self) -> Option<&str>;
+    /// Whether the client says that it holds something from an earlier stream.
+    fn holds_state(&self) -> bool;
+    fn apply(
+        &self,
+        session: &mut Session,
+        resource_type: ResourceType,
+        snapshot: Option<&Snapshot>,
+        now: std::time::Instant,
+    ) -> Reaction;
+}
+
+impl DiscoveryMessage for DiscoveryRequest {
+    const PROTOCOL: Protocol = Protocol::Sotw;
+
+    fn node(&self) -> Option<&Node> {
+        self.node.as_ref()
+    }
+
+    fn type_url(&self) -> &str {
+        &self.type_url
+    }
+
+    fn error(&self) -> Option<&str> {
+        self.error_detail.as_ref().map(|error| error.message.as_str())
+    }
+
+    fn holds_state(&self) -> bool {
+        !self.version_info.is_empty()
+    }
+
+    fn apply(
+        &self,
+        session: &mut Session,
+        resource_type: ResourceType,
+        snapshot: Option<&Snapshot>,
+        now: std::time::Instant,
+    ) -> Reaction {
+        session.on_sotw_request(resource_type, self, snapshot, now)
+    }
+}
+
+impl DiscoveryMessage for DeltaDiscoveryRequest {
+    const PROTOCOL: Protocol = Protocol::Delta;
+
+    fn node(&self) -> Option<&Node> {
+        self.node.as_ref()
+    }
+
+    fn type_url(&self) -> &str {
+        &self.type_url
+    }
+
+    fn error(&self) -> Option<&str> {
+        self.error_detail.as_ref().map(|error| error.message.as_str())
+    }
+
+    fn holds_state(&self) -> bool {
+        !self.initial_resource_versions.is_empty()
+    }
+
+    fn apply(
+        &self,
+        session: &mut Session,
+        resource_type: ResourceType,
+        snapshot: Option<&Snapshot>,
+        now: std::time::Instant,
+    ) -> Reaction {
+        session.on_delta_request(resource_type, self, snapshot, now)
+    }
+}
+
+/// A client that has introduced itself.
+struct Client {
+    session: Session,
+    connection: Connection,
+    snapshots: WatchStream<Option<Arc<Snapshot>>>,
+    snapshot: Option<Arc<Snapshot>>,
+    node_id: String,
+}
+
+/// The response body of one discovery call.
+pub(super) struct DiscoveryStream<R> {
+    inbound: Streaming<R>,
+    service: Service,
+    shared: Arc<Shared>,
+    peer: Option<SocketAddr>,
+    client: Option<Client>,
+    /// Frames of responses already decided. Bounded by what the session allows without an answer.
+    outgoing: VecDeque<Bytes>,
+    wake: Option<Pin<Box<Sleep>>>,
+    shutdown: Pin<Box<WaitForCancellationFutureOwned>>,
+    is_over: bool,
+    protocol: Protocol,
+}
+
+impl<R: DiscoveryMessage> DiscoveryStream<R> {
+    pub fn new(
+        inbound: Streaming<R>,
+        service: Service,
+        shared: Arc<Shared>,
+        peer: Option<SocketAddr>,
+        shutdown: WaitForCancellationFutureOwned,
+    ) -> Self {
+        shared.metrics.stream_opened(R::PROTOCOL);
+        Self {
+            inbound,
+            service,
+            shared,
+            peer,
+            client: None,
+            outgoing: VecDeque::new(),
+            wake: None,
+            shutdown: Box::pin(shutdown),
+            is_over: false,
+            protocol: R::PROTOCOL,
+        }
+    }
+
+    /// Makes all progress that can be made without waiting; `Err` ends the stream.
+    fn advance(&mut self, context: &mut Context<'_>) -> Result<(), Status> {
+        while self.outgoing.is_empty() {
+            if self.shutdown.as_mut().poll(context).is_ready() {
+                return Err(Status::unavailable("the control plane is shutting down, connect again"));
+            }
+            let has_progressed = self.poll_snapshot(context)? | self.poll_request(context)? | self.poll_wake(context);
+            if !has_progressed {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn poll_snapshot(&mut self, context: &mut Context<'_>) -> Result<bool, Status> {
+        let Some(client) = &mut self.client else { return Ok(false) };
+        match Pin::new(&mut client.snapshots).poll_next(context) {
+            Poll::Ready(Some(snapshot)) => {
+                refuse_outside_ads(self.service, snapshot.as_deref())?;
+                client.snapshot = snapshot;
+                let reaction = client.session.on_snapshot(client.snapshot.as_deref(), Instant::now().into_std());
+                self.react(reaction);
+                Ok(true)
+            }
+            Poll::Ready(None) => Err(Status::unavailable("the control plane is shutting down, connect again")),
+            Poll::Pending => Ok(false),
+        }
+    }
+
+    fn poll_request(&mut self, context: &mut Context<'_>) -> Result<bool, Status> {
+        match Pin::new(&mut self.inbound).poll_next(context) {
+            Poll::Ready(Some(Ok(request))) => self.on_request(&request).map(|()| true),
+            Poll::Ready(Some(Err(status))) => Err(status),
+            Poll::Ready(None) => {
+                self.is_over = true;
+                Ok(false)
+            }
+            Poll::Pending => Ok(false),
+        }
+    }
+
+    fn poll_wake(&mut self, context: &mut Context<'_>) -> bool {
+        let Some(wake) = &mut self.wake else { return false };
+        if wake.as_mut().poll(context).is_pending() {
+            return false;
+        }
+        self.wake = None;
+        let Some(client) = &mut self.client else { return false };
+        let reaction = client.session.on_snapshot(client.snapshot.as_deref(), Instant::now().into_std());
+        self.react(reaction);
+        true
+    }
+
+    fn on_request(&mut self, request: &R) -> Result<(), Status> {
+        let resource_type = match (self.service, request.type_url()) {
+            (Service::Single(own), "") => Some(own),
+            (Service::Single(own), url) if url == own.type_url() => Some(own),
+            (Service::Single(own), url) => {
+                let message = format!("this service serves {}, not {url}", own.type_url());
+                return Err(Status::invalid_argument(message));
+            }
+            (Service::Ads, "") => return Err(Status::invalid_argument("a request on ADS must have a type_url")),
+            (Service::Ads, url) => ResourceType::from_type_url(url),
+        };
+        if self.client.is_none() {
+            self.client = Some(self.introduce(request)?);
+        }
+        let Some(client) = &mut self.client else { return Ok(()) };
+        if let Some(node) = request.node().filter(|node| !node.id.is_empty() && node.id != client.node_id) {
+            let message = format!("this stream belongs to node {:?}, not to {:?}", client.node_id, node.id);
+            return Err(Status::invalid_argument(message));
+        }
+        let Some(resource_type) = resource_type else {
+            // A type that is not served must not disturb the others (xDS protocol; D36).
+            tracing::debug!(type_url = request.type_url(), node = client.node_id, "type is not served");
+            return Ok(());
+        };
+        if let Some(error) = request.error() {
+            tracing::warn!(node = client.node_id, type_url = resource_type.type_url(), error, "resources rejected");
+        }
+        let now = Instant::now().into_std();
+        let reaction = request.apply(&mut client.session, resource_type, client.snapshot.as_deref(), now);
+        self.react(reaction);
+        Ok(())
+    }
+
+    fn introduce(&self, request: &R) -> Result<Client, Status> {
+        let mut proxy = request
+            .node()
+            .and_then(proxy_of)
+            .ok_or_else(|| Status::invalid_argument("the first request of a stream must carry a node with an id"))?;
+        if self.service == Service::Single(ResourceType::Listener) {
+            // A listener got outside ADS cannot name ECDS by ADS, so that it must not carry empty chains either.
+            proxy.capabilities.chain = false;
+        }
+        let (node_id, build) = (proxy.node_id.clone(), proxy.version);
+        let connection = self.shared.fleet.connect(Hello {
+            proxy,
+            service: self.service,
+            protocol: R::PROTOCOL,
+            is_new_process: !request.holds_state(),
+            peer: self.peer,
+        });
+        Ok(Client {
+            session: Session::new(R::PROTOCOL, build, self.shared.proofs.clone(), self.shared.limits),
+            snapshots: WatchStream::new(connection.snapshots.clone()),
+            snapshot: None,
+            connection,
+            node_id,
+        })
+    }
+
+    fn react(&mut self, reaction: Reaction) {
+        let Some(client) = &self.client else { return };
+        for delivery in reaction.deliveries {
+            match delivery.outcome {
+                Outcome::Accepted => self.shared.metrics.acknowledged(delivery.resource.resource_type),
+                Outcome::Refused { .. } => self.shared.metrics.refused(delivery.resource.resource_type),
+            }
+            client.connection.deliver(delivery);
+        }
+        for response in reaction.responses {
+            self.shared.metrics.responded(response.resource_type);
+            self.outgoing.extend(wire::frames(R::PROTOCOL, &response));
+        }
+        self.wake = reaction.wake_at.map(|at| Box::pin(tokio::time::sleep_until(Instant::from_std(at))));
+    }
+}
+
+/// Envoy refuses a listener that came from a separate LDS and names ECDS by ADS (design, section 5).
+fn refuse_outside_ads(service: Service, snapshot: Option<&Snapshot>) -> Result<(), Status> {
+    let uses_extensions = |snapshot: &Snapshot| {
+        let mut references = snapshot.listeners.values().flat_map(|listener| &listener.references);
+        references.any(|(used_type, _)| *used_type == ResourceType::ExtensionConfig)
+    };
+    if service == Service::Single(ResourceType::Listener) && snapshot.is_some_and(uses_extensions) {
+        return Err(Status::failed_precondition(
+            "plugins apply to these listeners, and Envoy takes them only by ADS: use ADS (lds_config: {ads: {}})",
+        ));
+    }
+    Ok(())
+}
+
+impl<R> Drop for DiscoveryStream<R> {
+    fn drop(&mut self) {
+        // The client's connection says goodbye to the fleet by itself.
+        self.shared.metrics.stream_closed(self.protocol);
+    }
+}
+
+impl<R: DiscoveryMessage> Body for DiscoveryStream<R> {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = &mut *self;
+        if this.is_over && this.outgoing.is_empty() {
+            return Poll::Ready(None);
+        }
+        let ended = match this.advance(context) {
+            Err(status) => Some(status),
+            Ok(()) if this.is_over => Some(Status::ok("")),
+            Ok(()) => None,
+        };
+        if let Some(frame) = this.outgoing.pop_front() {
+            return Poll::Ready(Some(Ok(Frame::data(frame))));
+        }
+        let Some(status) = ended else { return Poll::Pending };
+        this.is_over = true;
+        this.client = None;
+        let mut trailers = HeaderMap::new();
+        if let Err(status) = status.add_header(&mut trailers) {
+            tracing::warn!(%status, "status cannot be sent");
+        }
+        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+    }
+}

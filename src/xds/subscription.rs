@@ -1,0 +1,153 @@
+//! What a client asks for within one type: names, a wildcard, or both.
+//!
+//! Pure: no clock, no channel, no await. The rules are those of the xDS protocol, "How the client specifies what
+//! resources to return".
+
+use std::collections::BTreeSet;
+
+const WILDCARD: &str = "*";
+
+/// A client's subscription to one type.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Subscription {
+    /// Asked for everything, by `*` or by naming nothing in the first request of a type that permits it.
+    pub is_wildcard: bool,
+    /// Asked for by name.
+    pub names: BTreeSet<String>,
+}
+
+/// How a request changed a subscription.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Changed {
+    /// To be answered anew even where the client was sent them before.
+    pub asked: BTreeSet<String>,
+    /// No longer the client's concern.
+    pub dropped: BTreeSet<String>,
+}
+
+impl Subscription {
+    /// The subscription that the first request of a type opens. Naming nothing means everything only where
+    /// `permits_wildcard` (listeners and clusters); for ECDS it means nothing.
+    pub fn open<'a>(names: impl IntoIterator<Item = &'a String>, permits_wildcard: bool) -> Self {
+        let names: BTreeSet<String> = names.into_iter().cloned().collect();
+        let mut subscription = Self { is_wildcard: permits_wildcard && names.is_empty(), names };
+        subscription.take_wildcard();
+        subscription
+    }
+
+    pub fn covers(&self, name: &str) -> bool {
+        self.is_wildcard || self.names.contains(name)
+    }
+
+    /// State of the world: the list replaces the former one. An empty list keeps a wildcard that was opened by an empty
+    /// list, and otherwise means nothing.
+    pub fn replace(&mut self, names: &[String]) -> Changed {
+        if names.is_empty() && self.is_wildcard && self.names.is_empty() {
+            return Changed::default();
+        }
+        let mut next = Self { is_wildcard: false, names: names.iter().cloned().collect() };
+        next.take_wildcard();
+        let changed = Changed {
+            asked: next.names.difference(&self.names).cloned().collect(),
+            dropped: self.names.iter().filter(|name| !next.covers(name)).cloned().collect(),
+        };
+        *self = next;
+        changed
+    }
+
+    /// Delta: subscriptions first, then unsubscriptions.
+    pub fn update(&mut self, subscribe: &[String], unsubscribe: &[String]) -> Changed {
+        let mut changed = Changed::default();
+        for name in subscribe {
+            if name == WILDCARD {
+                self.is_wildcard = true;
+            } else {
+                self.names.insert(name.clone());
+                changed.asked.insert(name.clone());
+            }
+        }
+        for name in unsubscribe {
+            if name == WILDCARD {
+                self.is_wildcard = false;
+            } else if self.names.remove(name) {
+                changed.asked.remove(name);
+                // Under a wildcard the resource has to be sent again, or its absence said.
+                let set = if self.is_wildcard { &mut changed.asked } else { &mut changed.dropped };
+                set.insert(name.clone());
+            }
+        }
+        changed
+    }
+
+    fn take_wildcard(&mut self) {
+        if self.names.remove(WILDCARD) {
+            self.is_wildcard = true;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(ToString::to_string).collect()
+    }
+
+    fn set(of: &[&str]) -> BTreeSet<String> {
+        names(of).into_iter().collect()
+    }
+
+    #[test]
+    fn naming_nothing_at_first_means_everything_only_where_the_type_permits_it() {
+        assert!(Subscription::open(&[], true).is_wildcard);
+        assert!(!Subscription::open(&[], false).is_wildcard);
+        assert!(!Subscription::open(&names(&["a"]), true).is_wildcard);
+    }
+
+    #[test]
+    fn a_star_is_a_wildcard_beside_names() {
+        let subscription = Subscription::open(&names(&["*", "a"]), true);
+        assert_eq!(subscription, Subscription { is_wildcard: true, names: set(&["a"]) });
+    }
+
+    #[test]
+    fn an_empty_list_after_names_is_nothing_and_not_everything() {
+        let mut subscription = Subscription::open(&[], true);
+        assert_eq!(subscription.replace(&[]), Changed::default());
+        subscription.replace(&names(&["a"]));
+        let changed = subscription.replace(&[]);
+        assert_eq!(changed.dropped, set(&["a"]));
+        assert!(!subscription.is_wildcard);
+    }
+
+    #[test]
+    fn a_longer_list_asks_only_for_what_is_new() {
+        let mut subscription = Subscription::open(&names(&["a", "b"]), false);
+        let changed = subscription.replace(&names(&["b", "c"]));
+        assert_eq!(changed, Changed { asked: set(&["c"]), dropped: set(&["a"]) });
+    }
+
+    #[test]
+    fn a_name_subscribed_again_is_asked_for_again() {
+        let mut subscription = Subscription::open(&names(&["a"]), false);
+        assert_eq!(subscription.update(&names(&["a"]), &[]).asked, set(&["a"]));
+    }
+
+    #[test]
+    fn unsubscription_is_applied_after_subscription() {
+        let mut subscription = Subscription::default();
+        let changed = subscription.update(&names(&["a"]), &names(&["a"]));
+        assert_eq!(changed, Changed { asked: set(&[]), dropped: set(&["a"]) });
+        assert!(!subscription.covers("a"));
+    }
+
+    #[test]
+    fn a_name_unsubscribed_under_a_wildcard_is_answered_again() {
+        let mut subscription = Subscription::open(&names(&["*", "a"]), true);
+        let changed = subscription.update(&[], &names(&["a"]));
+        assert_eq!(changed, Changed { asked: set(&["a"]), dropped: set(&[]) });
+        subscription.update(&[], &names(&["*"]));
+        assert!(!subscription.covers("a"));
+    }
+}
