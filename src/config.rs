@@ -15,9 +15,12 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    Serve(commands::serve::Args),
     Validate(commands::validate::Args),
     Explain(commands::explain::Args),
     Inspect(commands::inspect::Args),
     Bootstrap(commands::bootstrap::Args),
     Quickstart(commands::quickstart::Args),
+    Proxies(commands::proxies::Args),
+    Plugins(commands::plugins::Args),
 }

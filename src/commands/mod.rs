@@ -1,9 +1,14 @@
 //! One file per command: its arguments, and what it prints.
 
+mod admin_client;
 pub mod bootstrap;
 pub mod explain;
 pub mod inspect;
+pub mod plugins;
+pub mod proxies;
 pub mod quickstart;
+pub mod serve;
+mod table;
 pub mod validate;
 
 use std::process::ExitCode;
@@ -11,6 +16,7 @@ use std::process::ExitCode;
 use clap::ValueEnum;
 
 use crate::config::Command;
+use crate::protobuf::admin::State;
 
 /// How a command prints what it found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -43,10 +49,26 @@ impl From<Outcome> for ExitCode {
 /// Runs one command to its end.
 pub fn run(command: Command) -> anyhow::Result<Outcome> {
     match command {
+        Command::Serve(args) => serve::run(args),
         Command::Validate(args) => validate::run(args),
         Command::Explain(args) => explain::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Bootstrap(args) => bootstrap::run(args),
         Command::Quickstart(args) => quickstart::run(args),
+        Command::Proxies(args) => proxies::run(args),
+        Command::Plugins(args) => plugins::run(args),
+    }
+}
+
+/// A plugin's state on a proxy, as the documentation spells it.
+fn state_name(state: State) -> &'static str {
+    match state {
+        State::Unspecified => "Unknown",
+        State::NotLoaded => "NotLoaded",
+        State::Pending => "Pending",
+        State::Programmed => "Programmed",
+        State::Rejected => "Rejected",
+        State::StandIn => "StandIn",
+        State::Unsupported => "Unsupported",
     }
 }

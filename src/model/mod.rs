@@ -11,8 +11,8 @@ mod template;
 
 pub use module::{Code, Digest, InvalidDigest, Module, ModuleLocation, ModuleRef, ModuleState, PullPolicy};
 pub use plugin::{
-    EnvVar, EnvVarSource, FailStrategy, Plugin, PluginId, PluginKind, PluginType, Position, TargetReference,
-    TrafficMatch, WasmProgram, WorkloadMode, WorkloadTarget,
+    EnvVar, EnvVarSource, FailStrategy, InvalidPluginId, Plugin, PluginId, PluginKind, PluginType, Position,
+    TargetReference, TrafficMatch, WasmProgram, WorkloadMode, WorkloadTarget,
 };
 pub use proxy::{Capabilities, EnvoyVersion, Proxy, ProxyFacts, Selector};
 pub use revision::{PluginEntry, PluginRevision, Revision};

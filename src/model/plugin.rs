@@ -1,6 +1,7 @@
 //! A plugin as operators mean it, whatever resource they wrote it as.
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use super::{ModuleRef, Selector};
@@ -92,6 +93,23 @@ impl fmt::Display for PluginId {
             write!(f, "{}:", self.kind.as_str())?;
         }
         write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// The text is no plugin id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a plugin id is namespace/name, with the kind and a colon before it unless it is a WasmPlugin")]
+pub struct InvalidPluginId;
+
+impl FromStr for PluginId {
+    type Err = InvalidPluginId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidPluginId> {
+        let prefixed =
+            |kind: &PluginKind| text.strip_prefix(kind.as_str())?.strip_prefix(':').map(|rest| (*kind, rest));
+        let (kind, rest) = PluginKind::ALL.iter().find_map(prefixed).unwrap_or((PluginKind::WasmPlugin, text));
+        let (namespace, name) = rest.split_once('/').ok_or(InvalidPluginId)?;
+        Ok(Self::new(kind, namespace, name))
     }
 }
 
@@ -260,6 +278,15 @@ mod tests {
                 assert_eq!(PluginId::from_extension_name(&id.extension_name(plugin_type)), Some((id, plugin_type)));
             }
         }
+    }
+
+    #[test]
+    fn an_id_and_its_text_are_inverses() {
+        for kind in PluginKind::ALL {
+            let id = PluginId::new(kind, "shop", "auth.v2");
+            assert_eq!(id.to_string().parse(), Ok(id));
+        }
+        assert_eq!("auth".parse::<PluginId>(), Err(InvalidPluginId));
     }
 
     #[test]

@@ -84,6 +84,7 @@ pub struct PluginEntry {
     pub module: ModuleState,
     /// What proxies are to run: `desired` once its module is ready, else the revision before.
     pub running: Option<Arc<PluginRevision>>,
-    /// The newest revision that some proxy accepted; takes the place of one that a proxy refuses.
-    pub last_good: Option<Arc<PluginRevision>>,
+    /// Revisions that some proxy accepted, newest first; the first that a proxy did not refuse takes the place of one
+    /// that it did.
+    pub good: Vec<Arc<PluginRevision>>,
 }

@@ -1,1 +1,169 @@
-//! Plane.
+//! Joins the rooms; the only place that spawns long tasks.
+//!
+//! Comes in: [`Settings`]. Goes out: a running control plane. Invariant: one task, the reconciler, writes all state.
+
+mod admin;
+mod fleet;
+mod metrics;
+mod proxies;
+mod pushes;
+mod reconcile;
+mod refusals;
+mod table;
+mod view;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::admin::{AdminState, Gauges, Query};
+use self::fleet::{FleetDoor, FleetEvents};
+use self::reconcile::Reconciler;
+use crate::modules::{self, Modules};
+use crate::sources::Directory;
+use crate::xds;
+
+/// What a control plane is run with.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Files and folders of manifests.
+    pub config: Vec<PathBuf>,
+    pub root_namespace: String,
+    pub xds_listen: SocketAddr,
+    pub admin_listen: SocketAddr,
+    pub data_dir: PathBuf,
+    /// Folders in which `file://` is read by the control plane itself.
+    pub module_files: Vec<PathBuf>,
+    pub max_response_bytes: usize,
+}
+
+/// Runs until `shutdown`. An error means that it could not start: an address is taken.
+pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let xds_listener = listen("xds", settings.xds_listen).await?;
+    let admin_listener = listen("admin", settings.admin_listen).await?;
+
+    let directory = Directory::open(settings.config);
+    let modules =
+        Modules::open(modules::Settings { data_dir: settings.data_dir.clone(), module_files: settings.module_files });
+    let pushes = pushes::Pushes::default();
+    let xds_metrics = xds::Metrics::default();
+    let metrics = Arc::new(metrics::Metrics::new(&xds_metrics, &modules, &pushes));
+    let refusals = refusals::Refusals::open(&settings.data_dir);
+    let reconciler = Reconciler::new(settings.root_namespace, refusals, pushes);
+
+    let (door, events) = FleetDoor::new();
+    let (queries, asked) = mpsc::channel(admin::QUERIES);
+    let (changes, changed) = watch::channel(0);
+    let (ready, is_ready) = watch::channel(false);
+    let state = AdminState { queries, changes: changed, ready: is_ready, metrics, shutdown: shutdown.clone() };
+    let limits = xds::Limits { max_response_bytes: settings.max_response_bytes, ..xds::Limits::default() };
+
+    let tasks = TaskTracker::new();
+    let inputs = Inputs { directory: directory.watch(), modules: modules.clone(), events, asked };
+    tasks.spawn(directory.run(shutdown.clone()));
+    tasks.spawn(modules.run(shutdown.clone()));
+    tasks.spawn(reconcile(reconciler, inputs, changes, ready, shutdown.clone()));
+    tasks.spawn(xds::serve(xds_listener, Arc::new(door), limits, xds_metrics, shutdown.clone()));
+    tasks.spawn(async move {
+        if let Err(error) = admin::serve(admin_listener, state).await {
+            tracing::error!(%error, "admin port ended");
+        }
+    });
+    tasks.close();
+    tasks.wait().await;
+    Ok(())
+}
+
+async fn listen(service: &'static str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("--{service}-listen {address}: cannot listen there, choose another address"))?;
+    tracing::info!(service, address = %listener.local_addr()?, "listening");
+    Ok(listener)
+}
+
+/// Everything that the reconciler hears of.
+struct Inputs {
+    directory: watch::Receiver<Arc<crate::sources::Loaded>>,
+    modules: Modules,
+    events: FleetEvents,
+    asked: mpsc::Receiver<Query>,
+}
+
+/// Reports taken in at one go before proxies are looked at again.
+const REPORTS_AT_ONCE: usize = 1024;
+
+async fn reconcile(
+    mut reconciler: Reconciler,
+    mut inputs: Inputs,
+    changes: watch::Sender<u64>,
+    ready: watch::Sender<bool>,
+    shutdown: CancellationToken,
+) {
+    let mut states = inputs.modules.states();
+    inputs.directory.mark_changed();
+    let mut reports = Vec::with_capacity(REPORTS_AT_ONCE);
+    loop {
+        let deadline = reconciler.next_deadline();
+        tokio::select! {
+            // In order: an arrival is always taken in before its stream's reports.
+            biased;
+            () = shutdown.cancelled() => return,
+            Some(arrival) = inputs.events.arrivals.recv() => {
+                reconciler.on_arrival(arrival);
+                while let Ok(arrival) = inputs.events.arrivals.try_recv() {
+                    reconciler.on_arrival(arrival);
+                }
+            }
+            Ok(()) = inputs.directory.changed() => {
+                let loaded = inputs.directory.borrow_and_update().clone();
+                reconciler.pushes.begin();
+                let wanted = reconciler.on_loaded(loaded);
+                inputs.modules.want(wanted);
+            }
+            Ok(()) = states.changed() => {
+                let states = states.borrow_and_update().clone();
+                reconciler.pushes.begin();
+                reconciler.on_modules(states);
+            }
+            _ = inputs.events.reports.recv_many(&mut reports, REPORTS_AT_ONCE) => {
+                for report in reports.drain(..) {
+                    reconciler.on_report(report);
+                }
+            }
+            Some(query) = inputs.asked.recv() => {
+                answer(&reconciler, query);
+                continue;
+            }
+            () = sleep_until(deadline) => {}
+        }
+        reconciler.flush();
+        changes.send_modify(|count| *count += 1);
+        ready.send_if_modified(|ready| std::mem::replace(ready, reconciler.is_open()) != reconciler.is_open());
+    }
+}
+
+fn answer(reconciler: &Reconciler, query: Query) {
+    // A client that has gone does not want its answer.
+    match query {
+        Query::Proxies(sender) => drop(sender.send(reconciler.list_proxies())),
+        Query::Plugins(sender) => drop(sender.send(reconciler.list_plugins())),
+        Query::Metrics(sender) => {
+            let gauges = Gauges { plugins: reconciler.count_states(), config_errors: reconciler.config_errors() };
+            drop(sender.send(gauges));
+        }
+    }
+}
+
+async fn sleep_until(deadline: Option<tokio::time::Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

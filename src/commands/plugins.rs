@@ -1,0 +1,139 @@
+//! `wasmplane plugins`.
+
+use serde_json::{Value, json};
+
+use super::admin_client::{ServerArgs, block_on};
+use super::{Format, Outcome, table};
+use crate::protobuf::admin::watch_rollout_response::Event;
+use crate::protobuf::admin::{Counts, ListPluginsRequest, Plugin, WatchRolloutRequest};
+
+/// Plugins of a running control plane, and how far each has been rolled out.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    server: ServerArgs,
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    /// Go on printing each plugin whenever its state changes.
+    #[arg(short, long)]
+    watch: bool,
+}
+
+pub fn run(args: Args) -> anyhow::Result<Outcome> {
+    block_on(async {
+        if args.watch {
+            return watch(&args).await;
+        }
+        let mut client = args.server.connect().await?;
+        let plugins = client.list_plugins(ListPluginsRequest {}).await?.into_inner().plugins;
+        match args.format {
+            Format::Text => print!("{}", text(&plugins)),
+            Format::Json => println!("{:#}", json!({"plugins": plugins.iter().map(view).collect::<Vec<_>>()})),
+        }
+        Ok(Outcome::Fine)
+    })
+}
+
+/// One line per event, until the server or the reader goes.
+async fn watch(args: &Args) -> anyhow::Result<Outcome> {
+    let mut events = args.server.connect().await?.watch_rollout(WatchRolloutRequest {}).await?.into_inner();
+    while let Some(response) = events.message().await? {
+        let line = match (response.event, args.format) {
+            (Some(Event::Plugin(plugin)), Format::Text) => summary(&plugin),
+            (Some(Event::Removed(id)), Format::Text) => format!("{id}: removed"),
+            (Some(Event::Plugin(plugin)), Format::Json) => view(&plugin).to_string(),
+            (Some(Event::Removed(id)), Format::Json) => json!({"removed": id}).to_string(),
+            (None, _) => continue,
+        };
+        println!("{line}");
+    }
+    Ok(Outcome::Fine)
+}
+
+fn text(plugins: &[Plugin]) -> String {
+    if plugins.is_empty() {
+        return "no plugin is known\n".into();
+    }
+    let head = ["ID", "PROGRAMMED", "OTHER STATES", "REVISION", "MODULE"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    let mut said = String::new();
+    for plugin in plugins {
+        let counts = plugin.counts.unwrap_or_default();
+        rows.push(vec![
+            plugin.id.clone(),
+            format!("{}/{}", counts.programmed, counts.total),
+            other_states(&counts).join(", "),
+            plugin.running_revision.clone(),
+            plugin.module_digest.chars().take(12).collect(),
+        ]);
+        for line in remarks(plugin) {
+            said.push_str(&format!("{}: {line}\n", plugin.id));
+        }
+    }
+    let separator = if said.is_empty() { "" } else { "\n" };
+    table::render(&rows) + separator + &said
+}
+
+fn summary(plugin: &Plugin) -> String {
+    let counts = plugin.counts.unwrap_or_default();
+    let programmed = format!("programmed on {} of {}", counts.programmed, counts.total);
+    let parts = [vec![programmed], other_states(&counts), remarks(plugin)].concat();
+    format!("{}: {}", plugin.id, parts.join("; "))
+}
+
+fn other_states(counts: &Counts) -> Vec<String> {
+    let states = [
+        ("not loaded", counts.not_loaded),
+        ("pending", counts.pending),
+        ("rejected", counts.rejected),
+        ("stand-in", counts.stand_in),
+        ("unsupported", counts.unsupported),
+    ];
+    states.iter().filter(|(_, count)| *count > 0).map(|(state, count)| format!("{count} {state}")).collect()
+}
+
+fn remarks(plugin: &Plugin) -> Vec<String> {
+    let module = (!plugin.module_error.is_empty()).then(|| format!("module not loaded: {}", plugin.module_error));
+    let answers = plugin.messages.iter().filter(|message| **message != plugin.module_error).cloned();
+    let warnings = plugin.warnings.iter().map(|warning| format!("warning: {warning}"));
+    module.into_iter().chain(answers).chain(warnings).collect()
+}
+
+fn view(plugin: &Plugin) -> Value {
+    let counts = plugin.counts.unwrap_or_default();
+    let conditions: Vec<_> = plugin
+        .conditions
+        .iter()
+        .map(|condition| {
+            json!({
+                "type": condition.r#type,
+                "status": condition.status,
+                "reason": condition.reason,
+                "message": condition.message,
+            })
+        })
+        .collect();
+    json!({
+        "id": plugin.id,
+        "kind": plugin.kind,
+        "namespace": plugin.namespace,
+        "name": plugin.name,
+        "url": plugin.url,
+        "desiredRevision": plugin.desired_revision,
+        "runningRevision": plugin.running_revision,
+        "moduleDigest": plugin.module_digest,
+        "moduleError": plugin.module_error,
+        "proxies": {
+            "total": counts.total,
+            "notLoaded": counts.not_loaded,
+            "pending": counts.pending,
+            "programmed": counts.programmed,
+            "rejected": counts.rejected,
+            "standIn": counts.stand_in,
+            "unsupported": counts.unsupported,
+        },
+        "messages": plugin.messages,
+        "warnings": plugin.warnings,
+        "conditions": conditions,
+    })
+}

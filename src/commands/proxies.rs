@@ -1,0 +1,92 @@
+//! `wasmplane proxies`.
+
+use serde_json::{Value, json};
+
+use super::admin_client::{ServerArgs, block_on};
+use super::{Format, Outcome, state_name, table};
+use crate::protobuf::admin::{ListProxiesRequest, Mode, Proxy};
+
+/// Connected proxies of a running control plane, and what runs on each.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    server: ServerArgs,
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+pub fn run(args: Args) -> anyhow::Result<Outcome> {
+    let proxies = block_on(async {
+        let mut client = args.server.connect().await?;
+        Ok(client.list_proxies(ListProxiesRequest {}).await?.into_inner().proxies)
+    })?;
+    match args.format {
+        Format::Text => print!("{}", text(&proxies)),
+        Format::Json => println!("{:#}", json!({"proxies": proxies.iter().map(view).collect::<Vec<_>>()})),
+    }
+    Ok(Outcome::Fine)
+}
+
+fn text(proxies: &[Proxy]) -> String {
+    if proxies.is_empty() {
+        return "no proxy is connected\n".into();
+    }
+    let head = ["ID", "NAMESPACE", "ENVOY", "MODE", "STREAMS", "PLUGINS", "NOT PROGRAMMED"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    for proxy in proxies {
+        let others: Vec<_> = proxy
+            .plugins
+            .iter()
+            .filter(|plugin| state_name(plugin.state()) != "Programmed")
+            .map(|plugin| format!("{} {}", plugin.id, state_name(plugin.state())))
+            .chain(proxy.errors.iter().cloned())
+            .collect();
+        rows.push(vec![
+            proxy.id.clone(),
+            proxy.namespace.clone(),
+            if proxy.envoy_version.is_empty() { "unknown".into() } else { proxy.envoy_version.clone() },
+            mode_name(proxy.mode()).into(),
+            proxy.streams.join(", "),
+            proxy.plugins.len().to_string(),
+            others.join("; "),
+        ]);
+    }
+    table::render(&rows)
+}
+
+fn mode_name(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Unspecified => "unknown",
+        Mode::Chain => "chain",
+        Mode::Filter => "filter",
+        Mode::NoWasm => "no-wasm",
+    }
+}
+
+fn view(proxy: &Proxy) -> Value {
+    let plugins: Vec<_> = proxy
+        .plugins
+        .iter()
+        .map(|plugin| {
+            json!({
+                "id": plugin.id,
+                "state": state_name(plugin.state()),
+                "revision": plugin.revision,
+                "message": plugin.message,
+                "listeners": plugin.listeners,
+            })
+        })
+        .collect();
+    json!({
+        "id": proxy.id,
+        "nodeId": proxy.node_id,
+        "cluster": proxy.cluster,
+        "namespace": proxy.namespace,
+        "labels": proxy.labels.iter().collect::<std::collections::BTreeMap<_, _>>(),
+        "envoyVersion": proxy.envoy_version,
+        "mode": mode_name(proxy.mode()),
+        "streams": proxy.streams,
+        "plugins": plugins,
+        "errors": proxy.errors,
+    })
+}

@@ -1,0 +1,166 @@
+//! The admin port: the gRPC admin API with reflection, and plain HTTP for probes and metrics.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State as Shared;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use futures::{Stream, StreamExt as _};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+
+use super::metrics::Metrics;
+use crate::model::PluginId;
+use crate::protobuf::admin::admin_server::{Admin, AdminServer};
+use crate::protobuf::admin::watch_rollout_response::Event;
+use crate::protobuf::admin::{
+    FILE_DESCRIPTOR_SET, ListPluginsRequest, ListPluginsResponse, ListProxiesRequest, ListProxiesResponse, Plugin,
+    Proxy, WatchRolloutRequest, WatchRolloutResponse,
+};
+use crate::rollout::PluginSummary;
+
+/// A question to the reconciler.
+#[derive(Debug)]
+pub enum Query {
+    Proxies(oneshot::Sender<Vec<Proxy>>),
+    Plugins(oneshot::Sender<Vec<Plugin>>),
+    Metrics(oneshot::Sender<Gauges>),
+}
+
+/// What metrics show of the reconciler's state.
+#[derive(Debug)]
+pub struct Gauges {
+    pub plugins: Vec<(PluginId, PluginSummary)>,
+    pub config_errors: usize,
+}
+
+/// Questions that may wait: people and scrapers ask, not proxies.
+pub const QUERIES: usize = 64;
+/// Watchers are told at most this often; what happens between is one event.
+const WATCH_INTERVAL: Duration = Duration::from_millis(50);
+/// Events that may wait for a slow watcher; the reconciler never waits for it.
+const WATCH_EVENTS: usize = 64;
+
+/// What the admin port serves from.
+#[derive(Clone)]
+pub struct AdminState {
+    pub queries: mpsc::Sender<Query>,
+    /// Counts the changes of the reconciler's state.
+    pub changes: watch::Receiver<u64>,
+    /// Whether proxies are being served.
+    pub ready: watch::Receiver<bool>,
+    pub metrics: Arc<Metrics>,
+    pub shutdown: CancellationToken,
+}
+
+/// Serves the admin port until shutdown.
+pub async fn serve(listener: TcpListener, state: AdminState) -> std::io::Result<()> {
+    let shutdown = state.shutdown.clone().cancelled_owned();
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .expect("the build wrote a valid descriptor set");
+    let http = axum::Router::new()
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .with_state(state.clone());
+    let router = tonic::service::Routes::new(AdminServer::new(AdminService { state }))
+        .add_service(reflection)
+        .into_axum_router()
+        .merge(http);
+    axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
+        .with_graceful_shutdown(shutdown)
+        .await
+}
+
+async fn readyz(Shared(state): Shared<AdminState>) -> (StatusCode, &'static str) {
+    if *state.ready.borrow() {
+        (StatusCode::OK, "ok\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "sources or modules are still loading\n")
+    }
+}
+
+async fn metrics(Shared(state): Shared<AdminState>) -> impl IntoResponse {
+    let (sender, gauges) = oneshot::channel();
+    if state.queries.send(Query::Metrics(sender)).await.is_ok()
+        && let Ok(gauges) = gauges.await
+    {
+        state.metrics.show(&gauges);
+    }
+    let headers = [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")];
+    (headers, state.metrics.encode())
+}
+
+struct AdminService {
+    state: AdminState,
+}
+
+impl AdminService {
+    async fn ask<T>(&self, query: impl FnOnce(oneshot::Sender<T>) -> Query) -> Result<T, Status> {
+        ask(&self.state.queries, query).await.ok_or_else(|| Status::unavailable("the control plane is shutting down"))
+    }
+}
+
+async fn ask<T>(queries: &mpsc::Sender<Query>, query: impl FnOnce(oneshot::Sender<T>) -> Query) -> Option<T> {
+    let (sender, answer) = oneshot::channel();
+    queries.send(query(sender)).await.ok()?;
+    answer.await.ok()
+}
+
+#[tonic::async_trait]
+impl Admin for AdminService {
+    async fn list_proxies(&self, _: Request<ListProxiesRequest>) -> Result<Response<ListProxiesResponse>, Status> {
+        let proxies = self.ask(Query::Proxies).await?;
+        Ok(Response::new(ListProxiesResponse { proxies }))
+    }
+
+    async fn list_plugins(&self, _: Request<ListPluginsRequest>) -> Result<Response<ListPluginsResponse>, Status> {
+        let plugins = self.ask(Query::Plugins).await?;
+        Ok(Response::new(ListPluginsResponse { plugins }))
+    }
+
+    type WatchRolloutStream = Pin<Box<dyn Stream<Item = Result<WatchRolloutResponse, Status>> + Send>>;
+
+    async fn watch_rollout(
+        &self,
+        _: Request<WatchRolloutRequest>,
+    ) -> Result<Response<Self::WatchRolloutStream>, Status> {
+        let (sender, events) = mpsc::channel(WATCH_EVENTS);
+        tokio::spawn(watch_rollout(self.state.clone(), sender));
+        Ok(Response::new(ReceiverStream::new(events).map(Ok).boxed()))
+    }
+}
+
+/// Sends what changed, until the watcher or the control plane goes.
+async fn watch_rollout(mut state: AdminState, events: mpsc::Sender<WatchRolloutResponse>) {
+    let mut known: BTreeMap<String, Plugin> = BTreeMap::new();
+    loop {
+        state.changes.mark_unchanged();
+        let Some(plugins) = ask(&state.queries, Query::Plugins).await else { return };
+        let plugins: BTreeMap<_, _> = plugins.into_iter().map(|plugin| (plugin.id.clone(), plugin)).collect();
+        let removed = known.keys().filter(|id| !plugins.contains_key(*id)).cloned().map(Event::Removed);
+        let changed = plugins.values().filter(|plugin| known.get(&plugin.id) != Some(plugin)).cloned();
+        for event in removed.chain(changed.map(Event::Plugin)) {
+            if events.send(WatchRolloutResponse { event: Some(event) }).await.is_err() {
+                return;
+            }
+        }
+        known = plugins;
+        tokio::select! {
+            changed = state.changes.changed() => if changed.is_err() { return },
+            () = events.closed() => return,
+            () = state.shutdown.cancelled() => return,
+        }
+        tokio::time::sleep(WATCH_INTERVAL).await;
+    }
+}

@@ -1,0 +1,63 @@
+//! The registry behind `/metrics`.
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+use super::admin::Gauges;
+use super::pushes::Pushes;
+use crate::modules::Modules;
+use crate::rollout::StateKind;
+
+type PluginLabels = [(&'static str, String); 4];
+
+/// All metrics of the process, named as in the documentation, under `wasmplane_`.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    plugin_proxies: Family<PluginLabels, Gauge>,
+    config_errors: Gauge,
+}
+
+impl Metrics {
+    pub fn new(xds: &crate::xds::Metrics, modules: &Modules, pushes: &Pushes) -> Self {
+        let mut registry = Registry::with_prefix("wasmplane");
+        registry.register("build", "The running version", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        xds.register(&mut registry);
+        modules.register(&mut registry);
+        pushes.register(&mut registry);
+        let plugin_proxies = Family::default();
+        registry.register("plugin_proxies", "Proxies per plugin and state", plugin_proxies.clone());
+        let config_errors = Gauge::default();
+        registry.register("config_errors", "Resources and files that were refused", config_errors.clone());
+        Self { registry, plugin_proxies, config_errors }
+    }
+
+    /// Takes over the state at this moment. Plugins that are gone lose their series.
+    pub fn show(&self, gauges: &Gauges) {
+        self.config_errors.set(i64::try_from(gauges.config_errors).unwrap_or(i64::MAX));
+        self.plugin_proxies.clear();
+        for (plugin, summary) in &gauges.plugins {
+            for state in StateKind::ALL {
+                let labels = [
+                    ("namespace", plugin.namespace.to_string()),
+                    ("name", plugin.name.to_string()),
+                    ("kind", plugin.kind.kind().to_owned()),
+                    ("state", state.as_str().to_owned()),
+                ];
+                self.plugin_proxies.get_or_create(&labels).set(i64::from(summary.counts.of(state)));
+            }
+        }
+    }
+
+    /// The OpenMetrics text.
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        if let Err(error) = encode(&mut text, &self.registry) {
+            tracing::error!(%error, "metrics not encoded");
+        }
+        text
+    }
+}

@@ -1,0 +1,224 @@
+//! Connected proxies, and the index from a change to those it can touch.
+//!
+//! Pure. One writer: the reconciler.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::compile::KindKey;
+use crate::model::{Capabilities, EnvoyVersion, Plugin, Proxy, ProxyFacts, ProxyTemplate, Selector, WorkloadTarget};
+use crate::rollout::Progress;
+use crate::snapshot::Snapshot;
+use crate::xds::{Hello, Protocol, Service, StreamId};
+
+/// One Envoy: its stream, or its several streams where it uses the separate services.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ProxyKey(u64);
+
+#[derive(Debug)]
+pub struct ProxyStream {
+    pub service: Service,
+    pub protocol: Protocol,
+    pub snapshots: watch::Sender<Option<Arc<Snapshot>>>,
+}
+
+/// A connected proxy.
+#[derive(Debug)]
+pub struct Connected {
+    pub proxy: Proxy,
+    /// The node id; proxies that share one are told apart by `#2`, `#3` and so on.
+    pub id: String,
+    pub facts: ProxyFacts,
+    pub streams: BTreeMap<StreamId, ProxyStream>,
+    pub progress: Progress,
+    /// Its Envoy has just started, and nothing was served to it yet.
+    pub is_starting: bool,
+    /// What it is served now.
+    pub kind: Option<KindKey>,
+    /// Kept in step with `proxy` and `facts` by [`Connected::regroup`].
+    pub group: Arc<GroupKey>,
+    peer: Option<IpAddr>,
+    number: usize,
+}
+
+/// All that decides what a proxy is served, so that proxies which agree in it are looked at once.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct GroupKey {
+    pub namespace: String,
+    pub labels: BTreeMap<String, String>,
+    pub capabilities: Capabilities,
+    pub version: Option<EnvoyVersion>,
+    pub facts: ProxyFacts,
+}
+
+/// All connected proxies.
+#[derive(Debug, Default)]
+pub struct Proxies {
+    proxies: BTreeMap<ProxyKey, Connected>,
+    streams: HashMap<StreamId, ProxyKey>,
+    by_namespace: HashMap<String, HashSet<ProxyKey>>,
+    by_label: HashMap<(String, String), HashSet<ProxyKey>>,
+    next_key: u64,
+}
+
+impl Proxies {
+    pub fn iter(&self) -> impl Iterator<Item = (ProxyKey, &Connected)> {
+        self.proxies.iter().map(|(key, connected)| (*key, connected))
+    }
+
+    pub fn get(&self, key: ProxyKey) -> Option<&Connected> {
+        self.proxies.get(&key)
+    }
+
+    pub fn get_mut(&mut self, key: ProxyKey) -> Option<&mut Connected> {
+        self.proxies.get_mut(&key)
+    }
+
+    pub fn of_stream(&self, stream: StreamId) -> Option<ProxyKey> {
+        self.streams.get(&stream).copied()
+    }
+
+    /// Adds a stream: to the proxy that it belongs to, or as a new one. Streams of the separate services that share
+    /// node id and address are one Envoy as long as each service is there once.
+    pub fn connect(&mut self, stream: StreamId, hello: Hello, snapshots: watch::Sender<Option<Arc<Snapshot>>>) -> ProxyKey {
+        let peer = hello.peer.map(|peer| peer.ip());
+        let namesakes = || self.proxies.iter().filter(|(_, other)| other.proxy.node_id == hello.proxy.node_id);
+        let sibling = namesakes()
+            .find(|(_, other)| {
+                other.peer == peer && other.streams.values().all(|stream| stream.service != hello.service)
+            })
+            .map(|(key, _)| *key);
+        let numbers: BTreeSet<usize> = namesakes().map(|(_, other)| other.number).collect();
+        let added = ProxyStream { service: hello.service, protocol: hello.protocol, snapshots };
+        let key = match sibling {
+            Some(key) => {
+                let mut capabilities = hello.proxy.capabilities;
+                if let Some(connected) = self.proxies.get_mut(&key) {
+                    capabilities.chain &= connected.proxy.capabilities.chain;
+                    connected.proxy.capabilities = capabilities;
+                    connected.regroup();
+                }
+                key
+            }
+            None => {
+                let number = (1..).find(|number| !numbers.contains(number)).unwrap_or(1);
+                self.add(hello.proxy, hello.is_new_process, peer, number)
+            }
+        };
+        self.streams.insert(stream, key);
+        if let Some(connected) = self.proxies.get_mut(&key) {
+            connected.streams.insert(stream, added);
+        }
+        key
+    }
+
+    fn add(&mut self, proxy: Proxy, is_new_process: bool, peer: Option<IpAddr>, number: usize) -> ProxyKey {
+        self.next_key += 1;
+        let key = ProxyKey(self.next_key);
+        let id = match number {
+            1 => proxy.node_id.clone(),
+            _ => {
+                tracing::warn!(node = proxy.node_id, number, "another live proxy has the same node id");
+                format!("{}#{number}", proxy.node_id)
+            }
+        };
+        self.by_namespace.entry(proxy.namespace.clone()).or_default().insert(key);
+        for label in &proxy.labels {
+            self.by_label.entry((label.0.clone(), label.1.clone())).or_default().insert(key);
+        }
+        let facts = ProxyFacts::default();
+        let connected = Connected {
+            group: Arc::new(GroupKey::of(&proxy, &facts)),
+            proxy,
+            id,
+            facts,
+            streams: BTreeMap::new(),
+            progress: Progress::default(),
+            is_starting: is_new_process,
+            kind: None,
+            peer,
+            number,
+        };
+        self.proxies.insert(key, connected);
+        key
+    }
+
+    /// Removes a stream, and its proxy with the last one.
+    pub fn disconnect(&mut self, stream: StreamId) {
+        let Some(key) = self.streams.remove(&stream) else { return };
+        let Some(connected) = self.proxies.get_mut(&key) else { return };
+        connected.streams.remove(&stream);
+        if !connected.streams.is_empty() {
+            return;
+        }
+        let Some(connected) = self.proxies.remove(&key) else { return };
+        if let Some(others) = self.by_namespace.get_mut(&connected.proxy.namespace) {
+            others.remove(&key);
+        }
+        for (label, value) in connected.proxy.labels {
+            let label = (label, value);
+            if let Some(others) = self.by_label.get_mut(&label) {
+                others.remove(&key);
+                if others.is_empty() {
+                    self.by_label.remove(&label);
+                }
+            }
+        }
+    }
+
+    /// Proxies that a plugin can concern. A superset: selection decides.
+    pub fn touched_by_plugin(&self, plugin: &Plugin, root_namespace: &str) -> HashSet<ProxyKey> {
+        let selector = match &plugin.target {
+            WorkloadTarget::Labels(selector) => Some(selector),
+            WorkloadTarget::Everything | WorkloadTarget::References(_) => None,
+        };
+        self.touched(&plugin.id.namespace, selector, root_namespace)
+    }
+
+    /// Proxies that a template can concern.
+    pub fn touched_by_template(&self, template: &ProxyTemplate, root_namespace: &str) -> HashSet<ProxyKey> {
+        self.touched(&template.id.namespace, template.selector.as_ref(), root_namespace)
+    }
+
+    fn touched(&self, namespace: &str, selector: Option<&Selector>, root_namespace: &str) -> HashSet<ProxyKey> {
+        let in_namespace = (namespace != root_namespace).then(|| self.by_namespace.get(namespace));
+        let mut sets: Vec<Option<&HashSet<ProxyKey>>> = in_namespace.into_iter().collect();
+        for (label, value) in selector.iter().flat_map(|selector| &selector.0) {
+            sets.push(self.by_label.get(&(label.clone(), value.clone())));
+        }
+        let Some(sets) = sets.into_iter().collect::<Option<Vec<_>>>() else { return HashSet::new() };
+        let Some(smallest) = sets.iter().min_by_key(|set| set.len()) else {
+            return self.proxies.keys().copied().collect();
+        };
+        smallest.iter().filter(|key| sets.iter().all(|set| set.contains(key))).copied().collect()
+    }
+}
+
+impl Connected {
+    /// To be called after every change of `proxy` or `facts`.
+    pub fn regroup(&mut self) {
+        self.group = Arc::new(GroupKey::of(&self.proxy, &self.facts));
+    }
+
+    /// Serves this snapshot from now on; streams that are behind will see only the latest.
+    pub fn serve(&self, snapshot: &Arc<Snapshot>) {
+        for stream in self.streams.values() {
+            stream.snapshots.send_replace(Some(snapshot.clone()));
+        }
+    }
+}
+
+impl GroupKey {
+    fn of(proxy: &Proxy, facts: &ProxyFacts) -> Self {
+        Self {
+            namespace: proxy.namespace.clone(),
+            labels: proxy.labels.clone(),
+            capabilities: proxy.capabilities,
+            version: proxy.version,
+            facts: facts.clone(),
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! What proxies refused, remembered across restarts of the control plane.
+//!
+//! Envoy remembers the hash of what it refused and would falsely acknowledge the same bytes later, so that a refused
+//! revision must not be sent again to the same process (design, section 5, rule 4).
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{EnvoyVersion, PluginId, Proxy, Revision};
+
+/// A proxy with something to remember takes some 300 bytes: 3 MB at most. Past it the memory starts anew, which costs
+/// each of them one more refusal.
+const PROXIES: usize = 10_000;
+
+/// The file under the data folder.
+const FILE: &str = "refusals.json";
+
+/// Refused revisions by node id and Envoy build, with Envoy's words.
+#[derive(Debug)]
+pub struct Refusals {
+    path: PathBuf,
+    proxies: BTreeMap<String, Vec<Refusal>>,
+}
+
+/// One plugin revision that a proxy refused.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Refusal {
+    plugin: String,
+    revision: String,
+    message: String,
+}
+
+impl Refusals {
+    /// Reads what was remembered. A file that is missing or broken is an empty memory; the latter is logged.
+    pub fn open(data_dir: &Path) -> Self {
+        let path = data_dir.join(FILE);
+        let proxies = match fs::read(&path) {
+            Ok(text) => serde_json::from_slice(&text).unwrap_or_else(|error| {
+                tracing::warn!(path = %path.display(), %error, "remembered refusals are unreadable and start anew");
+                BTreeMap::new()
+            }),
+            Err(_) => BTreeMap::new(),
+        };
+        Self { path, proxies }
+    }
+
+    /// What this Envoy process refused before.
+    pub fn of(&self, proxy: &Proxy) -> Vec<(PluginId, Revision, String)> {
+        let refusals = self.proxies.get(&key(proxy)).into_iter().flatten();
+        refusals
+            .filter_map(|refusal| {
+                Some((refusal.plugin.parse().ok()?, Revision::parse(&refusal.revision)?, refusal.message.clone()))
+            })
+            .collect()
+    }
+
+    /// This proxy starts as a new process: it may take what the one before refused.
+    pub fn forget(&mut self, proxy: &Proxy) {
+        if self.proxies.remove(&key(proxy)).is_some() {
+            self.save();
+        }
+    }
+
+    pub fn record(&mut self, proxy: &Proxy, plugin: &PluginId, revision: Revision, message: &str) {
+        if self.proxies.len() >= PROXIES {
+            self.proxies.clear();
+        }
+        let refusals = self.proxies.entry(key(proxy)).or_default();
+        let (plugin, revision) = (plugin.to_string(), revision.to_string());
+        if refusals.iter().any(|known| known.plugin == plugin && known.revision == revision) {
+            return;
+        }
+        refusals.push(Refusal { plugin, revision, message: message.to_owned() });
+        self.save();
+    }
+
+    /// Refusals are rare and the file is small: written whole, and renamed into place.
+    fn save(&self) {
+        if let Err(error) = self.write() {
+            tracing::error!(path = %self.path.display(), %error, "refusals cannot be remembered across a restart");
+        }
+    }
+
+    fn write(&self) -> io::Result<()> {
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        fs::create_dir_all(folder)?;
+        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        file.write_all(&serde_json::to_vec(&self.proxies)?)?;
+        file.persist(&self.path)?;
+        Ok(())
+    }
+}
+
+fn key(proxy: &Proxy) -> String {
+    let build = proxy.version.map(|version: EnvoyVersion| version.to_string()).unwrap_or_default();
+    format!("{} {build}", proxy.node_id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Capabilities, PluginKind};
+
+    #[test]
+    fn a_refusal_survives_a_restart_and_ends_with_the_process_that_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let proxy = Proxy {
+            node_id: "e1".into(),
+            cluster: String::new(),
+            namespace: "default".into(),
+            labels: BTreeMap::new(),
+            version: Some(EnvoyVersion::new(1, 40, 0)),
+            capabilities: Capabilities::default(),
+        };
+        let plugin = PluginId::new(PluginKind::WasmPlugin, "shop", "auth");
+        let revision = Revision::parse("0011223344556677").unwrap();
+        Refusals::open(folder.path()).record(&proxy, &plugin, revision, "no");
+
+        let mut refusals = Refusals::open(folder.path());
+        assert_eq!(refusals.of(&proxy), [(plugin, revision, "no".to_owned())]);
+        refusals.forget(&proxy);
+        assert_eq!(Refusals::open(folder.path()).of(&proxy), []);
+    }
+}

@@ -1,0 +1,239 @@
+//! What the admin API shows of the plane's state.
+
+use std::collections::BTreeMap;
+
+use super::proxies::{Connected, ProxyKey};
+use super::reconcile::Reconciler;
+use crate::compile::{Carried, Run};
+use crate::model::{Code, ModuleState, PluginEntry, PluginId, PluginRevision};
+use crate::protobuf::admin;
+use crate::rollout::{PluginState, PluginSummary, StateKind};
+use crate::xds::{Protocol, Service};
+
+impl Reconciler {
+    pub fn list_proxies(&self) -> Vec<admin::Proxy> {
+        let mut proxies: Vec<_> = self.proxies.iter().map(|(_, connected)| self.view_proxy(connected)).collect();
+        proxies.sort_by(|one, other| one.id.cmp(&other.id));
+        proxies
+    }
+
+    pub fn list_plugins(&self) -> Vec<admin::Plugin> {
+        let mut summaries: BTreeMap<&PluginId, PluginSummary> = BTreeMap::new();
+        let mut off_listeners: BTreeMap<&PluginId, u32> = BTreeMap::new();
+        for (_, connected) in self.proxies.iter() {
+            for carried in connected.progress.expected().iter().flat_map(|compiled| &compiled.plugins) {
+                if is_off_listeners(carried) {
+                    *off_listeners.entry(&carried.plugin).or_default() += 1;
+                } else {
+                    summaries.entry(&carried.plugin).or_default().add(&self.state(connected, carried));
+                }
+            }
+        }
+        self.table
+            .entries()
+            .map(|entry| {
+                let id = &entry.desired.id;
+                let summary = summaries.remove(id).unwrap_or_default();
+                view_plugin(entry, summary, self.warnings(id, off_listeners.get(id).copied().unwrap_or(0)))
+            })
+            .collect()
+    }
+
+    /// Number of proxies per plugin and state, for metrics.
+    pub fn count_states(&self) -> Vec<(PluginId, PluginSummary)> {
+        let mut summaries: BTreeMap<PluginId, PluginSummary> =
+            self.table.entries().map(|entry| (entry.desired.id.clone(), PluginSummary::default())).collect();
+        for (_, connected) in self.proxies.iter() {
+            let carried = connected.progress.expected().into_iter().flat_map(|compiled| &compiled.plugins);
+            for carried in carried.filter(|carried| !is_off_listeners(carried)) {
+                if let Some(summary) = summaries.get_mut(&carried.plugin) {
+                    summary.add(&self.state(connected, carried));
+                }
+            }
+        }
+        summaries.into_iter().collect()
+    }
+
+    /// Resources that were refused at the door.
+    pub fn config_errors(&self) -> usize {
+        self.loaded.faults.len()
+    }
+
+    /// Whether `key` is still connected; for tests of the index.
+    pub fn is_connected(&self, key: ProxyKey) -> bool {
+        self.proxies.get(key).is_some()
+    }
+
+    fn state(&self, connected: &Connected, carried: &Carried) -> PluginState {
+        let entry = self.table.get(&carried.plugin);
+        let desired = entry.and_then(|entry| entry.running.as_ref()).map(|running| running.revision);
+        let mut state = connected.progress.state(carried, desired);
+        if let (Run::Absent, Some(ModuleState::Failed { reason })) = (&carried.run, entry.map(|entry| &entry.module)) {
+            state.message = reason.clone();
+        } else if matches!(carried.run, Run::Absent) {
+            state.kind = StateKind::Pending;
+            state.message = "the module is being fetched".into();
+        }
+        state
+    }
+
+    fn view_proxy(&self, connected: &Connected) -> admin::Proxy {
+        let proxy = &connected.proxy;
+        let carried = connected.progress.expected().into_iter().flat_map(|compiled| &compiled.plugins);
+        admin::Proxy {
+            id: connected.id.clone(),
+            node_id: proxy.node_id.clone(),
+            cluster: proxy.cluster.clone(),
+            namespace: proxy.namespace.clone(),
+            labels: proxy.labels.clone().into_iter().collect(),
+            envoy_version: proxy.version.map(|version| version.to_string()).unwrap_or_default(),
+            mode: mode(connected).into(),
+            streams: connected.streams.values().map(|stream| stream_name(stream.service, stream.protocol)).collect(),
+            plugins: carried
+                .filter(|carried| !is_off_listeners(carried))
+                .map(|carried| {
+                    let state = self.state(connected, carried);
+                    admin::ProxyPlugin {
+                        id: carried.plugin.to_string(),
+                        state: view_state(state.kind).into(),
+                        revision: state.revision.map(|revision| revision.to_string()).unwrap_or_default(),
+                        message: state.message,
+                        listeners: carried.listeners.clone(),
+                    }
+                })
+                .collect(),
+            errors: connected.progress.errors(),
+        }
+    }
+
+    fn warnings(&self, id: &PluginId, off_listeners: u32) -> Vec<String> {
+        let of_plugin = |finding: &&crate::sources::Finding| finding.plugin.as_ref() == Some(id);
+        let said = |finding: &crate::sources::Finding| format!("{}: {}", finding.field, finding.reason);
+        let mut warnings: Vec<_> = self.loaded.warnings.iter().filter(of_plugin).map(said).collect();
+        // A resource that was edited into something wrong goes on running as it was.
+        let kept = |finding: &crate::sources::Finding| format!("not taken over: {}: {}", finding.field, finding.reason);
+        warnings.extend(self.loaded.faults.iter().filter(of_plugin).map(kept));
+        if off_listeners > 0 {
+            warnings.push(format!("match fits no listener of {off_listeners} proxies that it selects"));
+        }
+        warnings
+    }
+}
+
+/// Selected, but on none of the proxy's listeners.
+fn is_off_listeners(carried: &Carried) -> bool {
+    carried.carriers.is_empty() && matches!(carried.run, Run::Revision(_) | Run::LastGood(_))
+}
+
+fn view_plugin(entry: &PluginEntry, summary: PluginSummary, mut warnings: Vec<String>) -> admin::Plugin {
+    let id = &entry.desired.id;
+    if summary.counts.total() == 0 {
+        warnings.push("applies to no listener of any connected proxy".into());
+    }
+    let running = entry.running.as_deref();
+    let module_error = match &entry.module {
+        ModuleState::Failed { reason } => reason.clone(),
+        ModuleState::Pending | ModuleState::Ready(_) => String::new(),
+    };
+    admin::Plugin {
+        id: id.to_string(),
+        kind: id.kind.kind().into(),
+        namespace: id.namespace.to_string(),
+        name: id.name.to_string(),
+        url: entry.desired.program.module.location.to_string(),
+        desired_revision: desired(entry).map(|revision| revision.revision.to_string()).unwrap_or_default(),
+        running_revision: running.map(|running| running.revision.to_string()).unwrap_or_default(),
+        module_digest: running.and_then(digest).unwrap_or_default(),
+        conditions: conditions(entry, &summary, &module_error),
+        module_error,
+        counts: Some(counts(&summary)),
+        messages: summary.messages,
+        warnings,
+    }
+}
+
+/// The revision of what the operator wrote last, once its module is known.
+fn desired(entry: &PluginEntry) -> Option<&PluginRevision> {
+    entry.running.as_deref().filter(|running| running.plugin == entry.desired)
+}
+
+fn digest(revision: &PluginRevision) -> Option<String> {
+    match &revision.code {
+        Code::Module(module) => Some(module.digest.to_string()),
+        Code::OnProxy(_) => None,
+    }
+}
+
+fn counts(summary: &PluginSummary) -> admin::Counts {
+    let counts = &summary.counts;
+    admin::Counts {
+        total: counts.total(),
+        not_loaded: counts.of(StateKind::NotLoaded),
+        pending: counts.of(StateKind::Pending),
+        programmed: counts.of(StateKind::Programmed),
+        rejected: counts.of(StateKind::Rejected),
+        stand_in: counts.of(StateKind::StandIn),
+        unsupported: counts.of(StateKind::Unsupported),
+    }
+}
+
+fn conditions(entry: &PluginEntry, summary: &PluginSummary, module_error: &str) -> Vec<admin::Condition> {
+    let condition = |name: &str, status: &str, reason: &str, message: String| admin::Condition {
+        r#type: name.into(),
+        status: status.into(),
+        reason: reason.into(),
+        message,
+    };
+    let module = match &entry.module {
+        ModuleState::Ready(_) => condition("ModuleReady", "True", "Ready", String::new()),
+        ModuleState::Pending => condition("ModuleReady", "Unknown", "Fetching", String::new()),
+        ModuleState::Failed { .. } => condition("ModuleReady", "False", "NotLoaded", module_error.into()),
+    };
+    let (total, programmed) = (summary.counts.total(), summary.counts.of(StateKind::Programmed));
+    let said = format!("{programmed} of {total} proxies");
+    let programmed = match () {
+        () if total == 0 => condition("Programmed", "Unknown", "NoProxies", String::new()),
+        () if programmed == total => condition("Programmed", "True", "Programmed", said),
+        () if summary.counts.of(StateKind::Rejected) > 0 => condition("Programmed", "False", "Rejected", said),
+        () if summary.counts.of(StateKind::Pending) > 0 => condition("Programmed", "False", "Pending", said),
+        () => condition("Programmed", "False", "NotRunning", said),
+    };
+    vec![condition("Accepted", "True", "Valid", String::new()), module, programmed]
+}
+
+fn mode(connected: &Connected) -> admin::Mode {
+    let capabilities = connected.proxy.capabilities;
+    match (capabilities.wasm, capabilities.chain) {
+        (false, _) => admin::Mode::NoWasm,
+        (true, true) => admin::Mode::Chain,
+        (true, false) => admin::Mode::Filter,
+    }
+}
+
+fn view_state(kind: StateKind) -> admin::State {
+    match kind {
+        StateKind::NotLoaded => admin::State::NotLoaded,
+        StateKind::Pending => admin::State::Pending,
+        StateKind::Programmed => admin::State::Programmed,
+        StateKind::Rejected => admin::State::Rejected,
+        StateKind::StandIn => admin::State::StandIn,
+        StateKind::Unsupported => admin::State::Unsupported,
+    }
+}
+
+fn stream_name(service: Service, protocol: Protocol) -> String {
+    use crate::snapshot::ResourceType::{Cluster, Endpoint, ExtensionConfig, Listener, Route};
+    let service = match service {
+        Service::Ads => "ADS",
+        Service::Single(Listener) => "LDS",
+        Service::Single(Route) => "RDS",
+        Service::Single(Cluster) => "CDS",
+        Service::Single(Endpoint) => "EDS",
+        Service::Single(ExtensionConfig) => "ECDS",
+    };
+    let protocol = match protocol {
+        Protocol::Sotw => "sotw",
+        Protocol::Delta => "delta",
+    };
+    format!("{service} {protocol}")
+}
