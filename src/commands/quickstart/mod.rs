@@ -17,7 +17,7 @@ use tokio::time::{Instant, interval};
 use super::Outcome;
 use answer::{Answer, Question};
 pub use envoy::{EnvoyUnavailable, NEWEST, any_envoy, envoy_binary};
-pub use process::{LoggedProcess, listening};
+pub use process::{Ended, LoggedProcess, listening};
 use world::World;
 
 /// From a change of a file to the answer that shows it; on a loaded machine an Envoy needs some seconds to start.
