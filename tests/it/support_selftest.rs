@@ -1,15 +1,18 @@
 //! The support itself, before anything is tested with it: real Envoys with static bootstraps, and no control plane.
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use crate::support::control_plane::wasmplane;
 use crate::support::envoy::{CHAIN, FILTER, NO_WASM, envoy, ready_bootstrap};
 use crate::support::http::{Response, get};
 use crate::support::load::Load;
 use crate::support::module_server::ModuleServer;
-use crate::support::upstream::Upstream;
+use crate::support::upstream::{TcpEcho, Upstream};
 use crate::support::{free_port, modules, wait_until};
 
 /// A plugin of a static bootstrap: its name, its module, its configuration.
@@ -181,6 +184,17 @@ async fn the_module_server_counts_hits() {
     assert_eq!(get(port, "/broken.wasm").await.unwrap().status, 502);
     assert_eq!(get(port, "/missing.wasm").await.unwrap().status, 404);
     assert_eq!([server.hits("/a.wasm"), server.hits("/missing.wasm"), server.hits("/other.wasm")], [1, 1, 0]);
+}
+
+#[tokio::test]
+async fn the_tcp_upstream_sends_back_what_it_gets() {
+    let upstream = TcpEcho::start().await;
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, upstream.port())).await.unwrap();
+    stream.write_all(b"ping").await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut back = Vec::new();
+    stream.read_to_end(&mut back).await.unwrap();
+    assert_eq!(back, b"ping");
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ const BINARY: &str = env!("CARGO_BIN_EXE_wasmplane");
 /// A control plane and its folders. Not running until [`ControlPlane::start`]; killed on drop.
 pub struct ControlPlane {
     folder: TempDir,
+    data: PathBuf,
     flags: Vec<String>,
     /// Port 0 before the first start; what it got from then on.
     xds: SocketAddr,
@@ -44,13 +45,26 @@ impl ControlPlane {
         for name in ["config", "modules", "data"] {
             std::fs::create_dir(folder.path().join(name)).expect("the temporary folder is writable");
         }
+        let data = folder.path().join("data");
         let unbound = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self { folder, flags: Vec::new(), xds: unbound, admin: unbound, starts: 0, process: None }
+        Self { folder, data, flags: Vec::new(), xds: unbound, admin: unbound, starts: 0, process: None }
     }
 
-    /// One more flag for `serve`, from the next start on.
-    pub fn flag(mut self, name: &str, value: &str) -> Self {
-        self.flags.extend([name.to_owned(), value.to_owned()]);
+    /// More flags for `serve`, e.g. `["--root-namespace", "mesh"]`.
+    pub fn flags(mut self, flags: &[&str]) -> Self {
+        self.flags.extend(flags.iter().map(|flag| (*flag).to_owned()));
+        self
+    }
+
+    /// Another `--data-dir`, e.g. one that cannot be written.
+    pub fn data_dir(mut self, folder: &Path) -> Self {
+        self.data = folder.to_owned();
+        self
+    }
+
+    /// A fixed xDS address, e.g. one that is taken.
+    pub fn xds_listen(mut self, address: SocketAddr) -> Self {
+        self.xds = address;
         self
     }
 
@@ -126,7 +140,7 @@ impl ControlPlane {
 
     /// The folder that is given as `--data-dir`.
     pub fn data(&self) -> PathBuf {
-        self.folder.path().join("data")
+        self.data.clone()
     }
 
     /// Writes a manifest beside its place and renames it there, as editors and `kubectl` do.
@@ -174,7 +188,7 @@ impl ControlPlane {
         self.starts += 1;
         let mut command = command();
         command.arg("serve").arg("--config").arg(self.config());
-        command.arg("--module-files").arg(self.modules()).arg("--data-dir").arg(self.data());
+        command.arg("--module-files").arg(self.modules()).arg("--data-dir").arg(&self.data);
         command.arg("--xds-listen").arg(self.xds.to_string()).arg("--admin-listen").arg(self.admin.to_string());
         command.args(&self.flags);
         let log = self.folder.path().join(format!("server-{}.log", self.starts));

@@ -49,6 +49,35 @@ impl Upstream {
     }
 }
 
+/// An upstream for TCP listeners, which sends back what it gets, until it is dropped.
+pub struct TcpEcho {
+    address: SocketAddr,
+    _server: JoinSet<()>,
+}
+
+impl TcpEcho {
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("loopback has a free port");
+        let address = listener.local_addr().expect("a bound socket has an address");
+        let mut server = JoinSet::new();
+        server.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((mut stream, _)) = listener.accept().await {
+                connections.spawn(async move {
+                    let (mut read, mut write) = stream.split();
+                    // How a connection ends is for the test's own end of it to judge.
+                    drop(tokio::io::copy(&mut read, &mut write).await);
+                });
+            }
+        });
+        Self { address, _server: server }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+}
+
 /// Values of a header that came several times are joined by a comma, in order.
 async fn echo(State(seen): State<Arc<Seen>>, request: Request) -> impl IntoResponse {
     seen.requests.fetch_add(1, Ordering::Relaxed);
