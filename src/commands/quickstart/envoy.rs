@@ -31,10 +31,10 @@ pub enum EnvoyUnavailable {
     /// Neither `XDG_CACHE_HOME` nor `HOME` says where a cache may be.
     #[error("no cache folder for Envoy: set ENVOY_BIN, XDG_CACHE_HOME or HOME")]
     NoCacheFolder,
-    #[error("{}: {source}", path.display())]
+    #[error("{}", path.display())]
     Cache { path: PathBuf, source: io::Error },
     /// The program could not be started at all, mostly because it is not there.
-    #[error("{program} could not be started (needed to fetch Envoy; ENVOY_BIN=PATH does without): {source}")]
+    #[error("{program} could not be started (needed to fetch Envoy; ENVOY_BIN=PATH does without)")]
     NotStarted { program: String, source: io::Error },
     /// Its own words are in `stderr`. May pass when tried again.
     #[error("`{command}` failed (ENVOY_BIN=PATH does without it): {stderr}")]

@@ -44,6 +44,7 @@ pub async fn envoy(version: &str) -> Option<EnvoySetup> {
     let binary = match envoy_binary(version).await {
         Ok(binary) => binary,
         Err(error) => {
+            let error = format!("{:#}", anyhow::Error::from(error));
             let ci = std::env::var("CI").is_ok_and(|ci| ci == "true");
             assert!(!ci, "no Envoy {version}: {error}");
             // Not eprintln!, whose output the test runner keeps back when the test passes.
