@@ -3,12 +3,41 @@
 //! Comes in: [`Kind`], chosen by [`select`]. Goes out: [`Compiled`]: a snapshot, what carries each plugin, and problems.
 //! Invariant: pure. No clock, no channel, no error return: bad input is a [`Problem`] beside the good output.
 
+mod anchors;
+mod applies;
+mod carried;
+mod content;
+mod emit;
+mod explain;
+mod extensions;
+mod fill;
+#[cfg(test)]
+mod fixtures;
+mod key;
+mod matches;
+mod merge;
+mod names;
+mod order;
+mod plan;
+mod select;
+mod shape;
+mod short_form;
+mod snapshots;
+mod stub;
+#[cfg(test)]
+mod tests;
+mod type_urls;
+mod wasm;
+
 use std::sync::Arc;
 
-use crate::model::{
-    Capabilities, EnvoyVersion, Plugin, PluginEntry, PluginId, PluginRevision, Proxy, ProxyFacts, ProxyTemplate,
-    Revision,
-};
+pub use applies::{Reason, applies, template_applies};
+pub use explain::{ExplainedChain, ExplainedListener, Explanation, Workload, explain};
+pub use matches::matches_listener;
+pub use select::select;
+pub use snapshots::compile;
+
+use crate::model::{Capabilities, Plugin, PluginId, PluginRevision, ProxyTemplate, Revision, TemplateId};
 use crate::snapshot::{ResourceType, Snapshot, Version};
 
 /// Everything that decides what a proxy is served. Proxies of equal [`KindKey`] share one compiled result.
@@ -84,4 +113,15 @@ pub struct Problem {
     pub resource: String,
     pub plugin: Option<PluginId>,
     pub reason: String,
+}
+
+impl Problem {
+    fn of_template(template: &TemplateId, reason: String) -> Self {
+        Self { resource: format!("ProxyTemplate {template}"), plugin: None, reason }
+    }
+
+    fn of_plugin(plugin: &Plugin, reason: String) -> Self {
+        let PluginId { namespace, name, kind } = &plugin.id;
+        Self { resource: format!("{} {namespace}/{name}", kind.kind()), plugin: Some(plugin.id.clone()), reason }
+    }
 }

@@ -1,0 +1,135 @@
+//! Answers for every ECDS name that a kind of proxy may ask for, built when asked and kept.
+//!
+//! Names in use, names that a listener used before an anchor came or went, and names that a static listener chose.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::sync::{Arc, OnceLock};
+
+use dashmap::DashMap;
+
+use super::content::{Content, chain, rbac};
+use super::{Kind, Member, Run, names, wasm};
+use crate::model::{PluginId, PluginType, Position, WithoutConfig};
+use crate::snapshot::{Extension, Extensions, Resource};
+
+/// All that the extensions of one kind of proxy are made of.
+pub struct Catalog {
+    namespace: Arc<str>,
+    root_namespace: Arc<str>,
+    plugins: Vec<Member>,
+    /// The Wasm filter of each plugin, encoded once and shared by all that carry it.
+    filters: Vec<OnceLock<Content>>,
+    listeners: BTreeMap<String, HttpPlugins>,
+    known: DashMap<String, Arc<Resource>>,
+}
+
+/// The HTTP plugins of a listener.
+#[derive(Debug)]
+pub struct HttpPlugins {
+    pub without_config: WithoutConfig,
+    /// Indexes into the plugins of the kind, in the order in which they run.
+    pub plugins: Vec<usize>,
+}
+
+impl Catalog {
+    pub fn new(kind: &Kind, listeners: BTreeMap<String, HttpPlugins>) -> Self {
+        Self {
+            namespace: kind.namespace.clone(),
+            root_namespace: kind.root_namespace.clone(),
+            filters: kind.plugins.iter().map(|_| OnceLock::new()).collect(),
+            plugins: kind.plugins.clone(),
+            listeners,
+            known: DashMap::new(),
+        }
+    }
+
+    /// The resource of a name that applies; silence is `None`.
+    pub fn known(&self, name: &str) -> Option<Arc<Resource>> {
+        match self.resolve(name)? {
+            Extension::Known(resource) => Some(resource),
+            Extension::PassThrough(_) => None,
+        }
+    }
+
+    fn keep(&self, name: &str, build: impl FnOnce() -> Resource) -> Extension {
+        if let Some(resource) = self.known.get(name) {
+            return Extension::Known(resource.clone());
+        }
+        let resource = self.known.entry(name.to_owned()).or_insert_with(|| Arc::new(build()));
+        Extension::Known(resource.clone())
+    }
+
+    fn chain(&self, name: &str, listener: &str, positions: &RangeInclusive<Position>) -> Extension {
+        match self.listeners.get(listener) {
+            Some(plugins) => self.keep(name, || self.gap(name, plugins, positions)),
+            None => Extension::PassThrough(Arc::new(chain(Vec::new()).into_resource(name))),
+        }
+    }
+
+    fn gap(&self, name: &str, on: &HttpPlugins, positions: &RangeInclusive<Position>) -> Resource {
+        let members = on
+            .plugins
+            .iter()
+            .filter(|index| positions.contains(&self.plugins[**index].plugin.position))
+            .filter_map(|index| Some((self.plugins[*index].plugin.id.to_string(), self.member(*index)?)));
+        let stand_in = match on.without_config {
+            WithoutConfig::Deny => rbac(PluginType::Http, false),
+            WithoutConfig::Allow => chain(Vec::new()),
+        };
+        chain(members.collect()).into_resource_or(name, stand_in)
+    }
+
+    /// What a plugin is inside a chain; an open stand-in is left out.
+    fn member(&self, index: usize) -> Option<Content> {
+        let plugin = &self.plugins[index].plugin;
+        match &self.plugins[index].run {
+            Run::Revision(_) | Run::LastGood(_) => self.filter(index),
+            Run::StandIn { .. } | Run::Unsupported { .. } if plugin.fail_strategy.is_open() => None,
+            Run::StandIn { .. } | Run::Unsupported { .. } => Some(rbac(plugin.plugin_type, false)),
+            Run::Absent => None,
+        }
+    }
+
+    fn plugin(&self, name: &str, id: &PluginId, plugin_type: PluginType) -> Option<Extension> {
+        let is_meant = |member: &Member| member.plugin.id == *id && member.plugin.plugin_type == plugin_type;
+        let Some(index) = self.plugins.iter().position(is_meant) else {
+            return Some(Extension::PassThrough(Arc::new(rbac(plugin_type, true).into_resource(name))));
+        };
+        let member = &self.plugins[index];
+        if matches!(member.run, Run::Absent) {
+            // Neither open nor closed before it is known: a proxy that holds something keeps it.
+            return None;
+        }
+        let stand_in = || rbac(plugin_type, member.plugin.fail_strategy.is_open());
+        Some(self.keep(name, || self.filter(index).unwrap_or_else(stand_in).into_resource_or(name, stand_in())))
+    }
+
+    fn filter(&self, index: usize) -> Option<Content> {
+        match &self.plugins[index].run {
+            Run::Revision(revision) | Run::LastGood(revision) => {
+                Some(self.filters[index].get_or_init(|| wasm::filter(revision)).clone())
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Extensions for Catalog {
+    fn resolve(&self, name: &str) -> Option<Extension> {
+        if let Some((listener, positions)) = names::parse_chain(name) {
+            return Some(self.chain(name, listener, &positions));
+        }
+        let (id, plugin_type) = PluginId::from_extension_name(name)?;
+        let is_ours = id.namespace == self.namespace || id.namespace == self.root_namespace;
+        is_ours.then(|| self.plugin(name, &id, plugin_type)).flatten()
+    }
+}
+
+impl fmt::Debug for Catalog {
+    /// Without the modules' bytes.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Catalog").field("namespace", &self.namespace).finish_non_exhaustive()
+    }
+}

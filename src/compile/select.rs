@@ -1,0 +1,141 @@
+//! Which templates and plugins a proxy gets, and what of each plugin runs there.
+//!
+//! Comes in: all plugins and templates, and one proxy. Goes out: its [`Kind`].
+
+use std::sync::Arc;
+
+use super::applies::{applies, template_applies};
+use super::{Kind, Member, Run, order};
+use crate::model::{Code, EnvoyVersion, PluginEntry, PluginRevision, Proxy, ProxyFacts, ProxyTemplate};
+
+/// Sorts `proxy` into its kind. `releases` are the Envoy releases that modules were judged for, oldest first.
+pub fn select<'a>(
+    proxy: &Proxy,
+    facts: &ProxyFacts,
+    root_namespace: &str,
+    plugins: impl Iterator<Item = &'a PluginEntry>,
+    templates: impl Iterator<Item = &'a Arc<ProxyTemplate>>,
+    releases: &[EnvoyVersion],
+) -> Kind {
+    let (namespace, labels) = (proxy.namespace.as_str(), &proxy.labels);
+    let mut templates: Vec<_> =
+        templates.filter(|it| template_applies(it, namespace, labels, root_namespace)).cloned().collect();
+    templates.sort_by(|a, b| order::by_precedence(a, b, namespace));
+    let mut members: Vec<_> = plugins
+        .filter(|entry| applies(placing(entry), namespace, labels, root_namespace).is_ok())
+        .map(|entry| Member { plugin: placing(entry).clone(), run: run(entry, proxy, facts, releases) })
+        .collect();
+    members.sort_by(|a, b| order::by_run(&a.plugin, &b.plugin, namespace));
+    Kind {
+        namespace: namespace.into(),
+        root_namespace: root_namespace.into(),
+        capabilities: proxy.capabilities,
+        templates,
+        plugins: members,
+    }
+}
+
+/// The specification that places a plugin: the one that runs, until there is none.
+fn placing(entry: &PluginEntry) -> &Arc<crate::model::Plugin> {
+    entry.running.as_ref().map_or(&entry.desired, |running| &running.plugin)
+}
+
+fn run(entry: &PluginEntry, proxy: &Proxy, facts: &ProxyFacts, releases: &[EnvoyVersion]) -> Run {
+    let Some(running) = &entry.running else {
+        return match facts.stand_ins.contains(&entry.desired.id) {
+            true => Run::StandIn { reason: "no module yet".into() },
+            false => Run::Absent,
+        };
+    };
+    if !proxy.capabilities.wasm {
+        return Run::Unsupported { reason: "this Envoy has no Wasm runtime (envoy.wasm.runtime.v8)".into() };
+    }
+    if let Some(reason) = refusal(running, proxy, releases) {
+        return Run::Unsupported { reason: reason.to_owned() };
+    }
+    let is_refused = |revision: &PluginRevision| facts.refused.contains(&(revision.id().clone(), revision.revision));
+    if !is_refused(running) {
+        return Run::Revision(running.clone());
+    }
+    // A revision of the other filter type cannot stand where this one stands.
+    let is_fit = |good: &&Arc<PluginRevision>| {
+        good.revision != running.revision
+            && good.plugin.plugin_type == running.plugin.plugin_type
+            && !is_refused(good)
+            && refusal(good, proxy, releases).is_none()
+    };
+    match entry.last_good.as_ref().filter(is_fit) {
+        Some(good) => Run::LastGood(good.clone()),
+        None => Run::StandIn { reason: "this Envoy refused the plugin and there is no older revision".into() },
+    }
+}
+
+fn refusal<'a>(revision: &'a PluginRevision, proxy: &Proxy, releases: &[EnvoyVersion]) -> Option<&'a str> {
+    match &revision.code {
+        Code::Module(module) => module.refusal_by(proxy.version, releases),
+        Code::OnProxy(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compile::fixtures::{entry, proxy, revision, template};
+    use crate::model::{ModuleState, PluginId, PluginKind};
+
+    fn select_one(entry: &PluginEntry, proxy: &Proxy, facts: &ProxyFacts) -> Run {
+        let kind = select(proxy, facts, "root", [entry].into_iter(), [].into_iter(), &[]);
+        kind.plugins.into_iter().next().unwrap().run
+    }
+
+    #[test]
+    fn a_ready_plugin_runs_and_one_without_module_is_absent_or_stood_in_for() {
+        let ready = entry(revision("shop/a", "one"));
+        let mut pending = ready.clone();
+        (pending.running, pending.module) = (None, ModuleState::Pending);
+        let id = PluginId::new(PluginKind::WasmPlugin, "shop", "a");
+        let started = ProxyFacts { stand_ins: [id].into(), ..Default::default() };
+
+        assert!(matches!(select_one(&ready, &proxy("shop"), &started), Run::Revision(_)));
+        assert!(matches!(select_one(&pending, &proxy("shop"), &started), Run::StandIn { .. }));
+        assert!(matches!(select_one(&pending, &proxy("shop"), &ProxyFacts::default()), Run::Absent));
+    }
+
+    #[test]
+    fn a_refused_revision_gives_way_to_the_last_good_one_and_then_to_the_stand_in() {
+        let (old, new) = (revision("shop/a", "old"), revision("shop/a", "new"));
+        let mut entry = entry(new.clone());
+        let refuse = |revisions: &[&Arc<PluginRevision>]| ProxyFacts {
+            refused: revisions.iter().map(|it| (it.id().clone(), it.revision)).collect(),
+            ..Default::default()
+        };
+        entry.last_good = Some(old.clone());
+        match select_one(&entry, &proxy("shop"), &refuse(&[&new])) {
+            Run::LastGood(good) => assert_eq!(good.revision, old.revision),
+            other => panic!("{other:?}"),
+        }
+        assert!(matches!(select_one(&entry, &proxy("shop"), &refuse(&[&new, &old])), Run::StandIn { .. }));
+        entry.last_good = Some(new.clone());
+        assert!(matches!(select_one(&entry, &proxy("shop"), &refuse(&[&new])), Run::StandIn { .. }));
+    }
+
+    #[test]
+    fn an_envoy_without_wasm_runs_no_plugin() {
+        let mut proxy = proxy("shop");
+        proxy.capabilities.wasm = false;
+        let run = select_one(&entry(revision("shop/a", "one")), &proxy, &ProxyFacts::default());
+        assert!(matches!(run, Run::Unsupported { .. }));
+    }
+
+    #[test]
+    fn templates_come_in_the_order_in_which_they_win() {
+        let mut old = template("shop/z");
+        old.created = Some("2020-01-01T00:00:00Z".parse().unwrap());
+        let mut new = template("shop/a");
+        new.created = Some("2024-01-01T00:00:00Z".parse().unwrap());
+        let templates = [template("root/a"), new, old, template("other/a")].map(Arc::new);
+        let kind = select(&proxy("shop"), &ProxyFacts::default(), "root", [].into_iter(), templates.iter(), &[]);
+        let ids: Vec<_> = kind.templates.iter().map(|template| template.id.to_string()).collect();
+        assert_eq!(ids, ["shop/z", "shop/a", "root/a"]);
+    }
+}

@@ -1,0 +1,81 @@
+//! From a kind of proxy to all that it is served.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use prost::Message as _;
+
+use super::carried::{Served, carried};
+use super::extensions::{Catalog, HttpPlugins};
+use super::fill::{Filling, HttpFilling, fill};
+use super::merge::{Merged, MergedListener, merge};
+use super::plan::Plan;
+use super::stub::Stub;
+use super::{Compiled, Kind, Member, Problem, Run, emit};
+use crate::model::{Plugin, Position};
+use crate::snapshot::{ResourceType, Snapshot};
+
+/// Compiles a kind of proxy. Bad input is a problem beside the good output.
+pub fn compile(kind: &Kind) -> Compiled {
+    let mut merged = merge(&kind.templates);
+    let mut problems = std::mem::take(&mut merged.problems);
+    let plugins: Vec<&Plugin> = kind.plugins.iter().map(|member| &*member.plugin).collect();
+    let plans: Vec<_> = merged.listeners.iter().map(|listener| Plan::of(&listener.shape, &plugins)).collect();
+    let catalog = Arc::new(Catalog::new(kind, http_plugins(&merged, &plans)));
+    let mut served = Vec::new();
+    for (listener, plan) in merged.listeners.iter().zip(plans).filter(|(listener, _)| !listener.is_shadowed) {
+        served.push(serve(kind, listener, plan, &merged, &mut problems));
+    }
+    problems.extend(unheeded_matches(kind));
+    let snapshot = Snapshot {
+        listeners: served.iter().map(|it| (it.resource.name.clone(), it.resource.clone())).collect(),
+        clusters: emit::resources(ResourceType::Cluster, &merged.clusters, &merged),
+        routes: emit::resources(ResourceType::Route, &merged.routes, &merged),
+        endpoints: emit::resources(ResourceType::Endpoint, &merged.endpoints, &merged),
+        extensions: catalog.clone(),
+    };
+    Compiled { snapshot: Arc::new(snapshot), plugins: carried(kind, &served, &catalog), problems }
+}
+
+fn http_plugins(merged: &Merged, plans: &[Plan]) -> BTreeMap<String, HttpPlugins> {
+    let of = |(listener, plan): (&MergedListener, &Plan)| {
+        let plugins = HttpPlugins { without_config: listener.without_config, plugins: plan.http.clone() };
+        (listener.shape.name.clone(), plugins)
+    };
+    merged.listeners.iter().zip(plans).map(of).collect()
+}
+
+fn serve(kind: &Kind, listener: &MergedListener, plan: Plan, merged: &Merged, problems: &mut Vec<Problem>) -> Served {
+    let mut message = listener.message.clone();
+    let filled = fill(&mut message, &filling(kind, listener, &plan));
+    problems.extend(filled.faults.into_iter().map(|reason| Problem::of_template(&listener.template, reason)));
+    let name = &listener.shape.name;
+    let mut resource = emit::resource(ResourceType::Listener, name, message.encode_to_vec().into(), merged);
+    resource.references.extend(filled.names.into_iter().map(|name| (ResourceType::ExtensionConfig, name)));
+    Served { plan, resource: Arc::new(resource) }
+}
+
+fn filling(kind: &Kind, listener: &MergedListener, plan: &Plan) -> Filling {
+    let stubs = |indexes: &[usize]| indexes.iter().filter_map(|index| stub(kind, &kind.plugins[*index])).collect();
+    let is_chain_mode = kind.capabilities.chain && kind.capabilities.wasm;
+    let http = match is_chain_mode {
+        true => HttpFilling::PerGap(listener.without_config),
+        false => HttpFilling::PerPlugin(stubs(&plan.http)),
+    };
+    Filling { http, network: stubs(&plan.network) }
+}
+
+/// The filter of a plugin of its own. It stays through a stand-in, so that the listener does not change with it.
+fn stub(kind: &Kind, member: &Member) -> Option<(Position, Stub)> {
+    let has_wasm = kind.capabilities.wasm;
+    let is_nothing = matches!(member.run, Run::Absent) || (!has_wasm && member.plugin.fail_strategy.is_open());
+    (!is_nothing).then(|| (member.plugin.position, Stub::plugin(&member.plugin, has_wasm)))
+}
+
+/// Without a template nothing says which listener has which port and direction.
+fn unheeded_matches(kind: &Kind) -> impl Iterator<Item = Problem> {
+    let members = kind.plugins.iter().filter(|_| kind.templates.is_empty());
+    members.filter(|member| !member.plugin.matches.is_empty()).map(|member| {
+        Problem::of_plugin(&member.plugin, "match is ignored: no ProxyTemplate describes the proxy's listeners".into())
+    })
+}

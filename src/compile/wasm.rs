@@ -1,0 +1,215 @@
+//! One plugin revision as Envoy's Wasm filter.
+//!
+//! Invariant: the module's bytes are shared, never copied; equal revisions give equal bytes.
+
+use envoy_types::pb::envoy::extensions::wasm::v3::FailurePolicy;
+use prost::Message as _;
+use serde_json::{Value, json};
+
+use super::content::Content;
+use super::type_urls;
+use crate::model::{Code, EnvVarSource, FailStrategy, PluginRevision, PluginType};
+use crate::snapshot::{Part, Rope, Version};
+
+const RUNTIME: &str = "envoy.wasm.runtime.v8";
+
+/// The filter of a revision, HTTP or network by the plugin's type.
+pub fn filter(revision: &PluginRevision) -> Content {
+    let plugin = &revision.plugin;
+    let id = plugin.id.to_string();
+    let type_url = match plugin.plugin_type {
+        PluginType::Http => type_urls::HTTP_WASM,
+        PluginType::Network => type_urls::NETWORK_WASM,
+    };
+    let vm_id = vm_id(revision);
+    // serde_json writes compact text and sorts the keys of a map.
+    let configuration = plugin.program.config.as_ref().map(|config| Value::from(config.clone()).to_string());
+    let policy = failure_policy(plugin.fail_strategy);
+
+    // envoy.extensions.wasm.v3.PluginConfig, inside Wasm.config = 1.
+    let mut config = Rope::new();
+    config.string(1, &id);
+    config.string(2, &plugin.program.root_id);
+    config.message(3, &vm_config(revision, &vm_id));
+    if let Some(text) = &configuration {
+        config.message(4, &Rope::any("type.googleapis.com/google.protobuf.StringValue", &Rope::encode(text)));
+    }
+    config.push(PolicyField { failure_policy: policy.into() }.encode_to_vec().into());
+    let mut wasm = Rope::new();
+    wasm.message(1, &config);
+
+    let source = json!({
+        "type_url": type_url,
+        "name": id,
+        "root_id": plugin.program.root_id,
+        "vm_id": vm_id,
+        "runtime": RUNTIME,
+        "vm": vm_source(revision),
+        "configuration": configuration,
+        "failure_policy": policy.as_str_name(),
+    });
+    let part = Part { owner: id.into(), revision: revision.revision.to_string().into() };
+    Content { any: Rope::any(type_url, &wasm), source, parts: vec![part] }
+}
+
+/// `PluginConfig.failure_policy`.
+#[derive(Clone, PartialEq, prost::Message)]
+struct PolicyField {
+    #[prost(int32, tag = "7")]
+    failure_policy: i32,
+}
+
+fn failure_policy(strategy: FailStrategy) -> FailurePolicy {
+    match strategy {
+        FailStrategy::FailClose => FailurePolicy::FailClosed,
+        FailStrategy::FailOpen => FailurePolicy::FailOpen,
+        FailStrategy::FailReload => FailurePolicy::FailReload,
+    }
+}
+
+/// What a VM is made of, its configuration not being part of it (design, section 5, rule 6).
+fn vm_source(revision: &PluginRevision) -> Value {
+    let code = match &revision.code {
+        Code::Module(module) => json!({"sha256": module.digest.to_string()}),
+        Code::OnProxy(path) => json!({"filename": path.display().to_string()}),
+    };
+    let env: Vec<_> = env(revision)
+        .into_iter()
+        .map(|(name, value)| match value {
+            Some(value) => json!([name, value]),
+            None => json!([name]),
+        })
+        .collect();
+    json!({"code": code, "env": env})
+}
+
+/// Each plugin has a VM of its own, and a new one when what the VM is made of changes.
+fn vm_id(revision: &PluginRevision) -> String {
+    let hash = Version::of(&vm_source(revision));
+    format!("{}@{}", revision.id(), &hash.as_str()[..16])
+}
+
+/// Variables by name; `None` where Envoy's own environment has the value.
+fn env(revision: &PluginRevision) -> Vec<(&str, Option<&str>)> {
+    let mut env: Vec<_> = revision
+        .plugin
+        .program
+        .env
+        .iter()
+        .map(|variable| match &variable.source {
+            EnvVarSource::Inline(value) => (variable.name.as_str(), Some(value.as_str())),
+            EnvVarSource::Host => (variable.name.as_str(), None),
+        })
+        .collect();
+    env.sort_unstable();
+    env
+}
+
+/// `envoy.extensions.wasm.v3.VmConfig`, by hand: prost would copy the module and shuffle the map.
+fn vm_config(revision: &PluginRevision, vm_id: &str) -> Rope {
+    let mut local = Rope::new();
+    match &revision.code {
+        // envoy.config.core.v3.DataSource: filename = 1, inline_bytes = 2.
+        Code::Module(module) => local.bytes(2, module.bytes.clone()),
+        Code::OnProxy(path) => local.string(1, &path.display().to_string()),
+    }
+    let mut code = Rope::new();
+    code.message(1, &local);
+
+    let mut vm = Rope::new();
+    vm.string(1, vm_id);
+    vm.string(2, RUNTIME);
+    vm.message(3, &code);
+    let env = env(revision);
+    if !env.is_empty() {
+        vm.message(7, &environment_variables(&env));
+    }
+    vm
+}
+
+fn environment_variables(env: &[(&str, Option<&str>)]) -> Rope {
+    let mut variables = Rope::new();
+    for (name, _) in env.iter().filter(|(_, value)| value.is_none()) {
+        variables.string(1, name);
+    }
+    for (name, value) in env.iter().filter_map(|(name, value)| value.map(|value| (name, value))) {
+        let mut entry = Rope::new();
+        entry.string(1, name);
+        entry.string(2, value);
+        variables.message(2, &entry);
+    }
+    variables
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::compile::fixtures::{plugin, revision, run};
+    use crate::model::{EnvVar, Plugin, PluginRevision};
+    use crate::protobuf::to_json;
+
+    fn full() -> Plugin {
+        let mut plugin = plugin("shop/auth");
+        plugin.fail_strategy = FailStrategy::FailOpen;
+        plugin.program.root_id = "root".into();
+        plugin.program.config = json!({"b": [1, "x"], "a": {"z": null}}).as_object().cloned();
+        let inline = |name: &str, value: &str| EnvVar { name: name.into(), source: EnvVarSource::Inline(value.into()) };
+        let host = |name: &str| EnvVar { name: name.into(), source: EnvVarSource::Host };
+        plugin.program.env = vec![inline("B", "2"), host("H"), inline("A", ""), host("G")];
+        plugin
+    }
+
+    fn shown(revision: &PluginRevision) -> Value {
+        let body = filter(revision).into_resource("x").body.to_bytes();
+        to_json("envoy.config.core.v3.TypedExtensionConfig", &body)["typed_config"]["config"].clone()
+    }
+
+    #[test]
+    fn everything_that_the_operator_wrote_reaches_envoy() {
+        let revision = Arc::new(PluginRevision::new(Arc::new(full()), Code::OnProxy("/etc/auth.wasm".into())));
+        let vm_id = vm_id(&revision);
+        assert_eq!(
+            shown(&revision),
+            json!({
+                "name": "shop/auth",
+                "root_id": "root",
+                "vm_config": {
+                    "vm_id": vm_id,
+                    "runtime": "envoy.wasm.runtime.v8",
+                    "code": {"local": {"filename": "/etc/auth.wasm"}},
+                    "environment_variables": {"host_env_keys": ["G", "H"], "key_values": {"A": "", "B": "2"}},
+                },
+                "configuration": {
+                    "@type": "type.googleapis.com/google.protobuf.StringValue",
+                    "value": r#"{"a":{"z":null},"b":[1,"x"]}"#,
+                },
+                "failure_policy": "FAIL_OPEN",
+            })
+        );
+    }
+
+    #[test]
+    fn the_bytes_of_a_module_are_shared_and_no_configuration_is_no_field() {
+        let revision = revision("shop/a", "module");
+        let Code::Module(module) = &revision.code else { panic!() };
+        let resource = filter(&revision).into_resource("x");
+        assert!(resource.body.segments().iter().any(|segment| segment.as_ptr() == module.bytes.as_ptr()));
+        assert_eq!(shown(&revision).get("configuration"), None);
+        assert_eq!(shown(&revision)["failure_policy"], "FAIL_CLOSED");
+    }
+
+    #[test]
+    fn a_vm_is_kept_through_an_edit_of_the_configuration_and_of_nothing_else() {
+        let base = vm_id(&run(full(), "one"));
+        let mut configured = full();
+        configured.program.config = None;
+        let mut with_env = full();
+        with_env.program.env.pop();
+        assert!(base.starts_with("shop/auth@"), "{base}");
+        assert_eq!(vm_id(&run(configured, "one")), base);
+        assert_ne!(vm_id(&run(with_env, "one")), base);
+        assert_ne!(vm_id(&run(full(), "two")), base);
+    }
+}
