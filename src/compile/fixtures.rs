@@ -58,7 +58,7 @@ pub fn entry(running: Arc<PluginRevision>) -> PluginEntry {
         desired: running.plugin.clone(),
         module: ModuleState::Ready(running.code.clone()),
         running: Some(running),
-        last_good: None,
+        good: Vec::new(),
     }
 }
 

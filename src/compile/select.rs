@@ -64,7 +64,7 @@ fn run(entry: &PluginEntry, proxy: &Proxy, facts: &ProxyFacts, releases: &[Envoy
             && !is_refused(good)
             && refusal(good, proxy, releases).is_none()
     };
-    match entry.last_good.as_ref().filter(is_fit) {
+    match entry.good.iter().find(is_fit) {
         Some(good) => Run::LastGood(good.clone()),
         None => Run::StandIn { reason: "this Envoy refused the plugin and there is no older revision".into() },
     }
@@ -109,13 +109,13 @@ mod tests {
             refused: revisions.iter().map(|it| (it.id().clone(), it.revision)).collect(),
             ..Default::default()
         };
-        entry.last_good = Some(old.clone());
+        entry.good = vec![old.clone()];
         match select_one(&entry, &proxy("shop"), &refuse(&[&new])) {
             Run::LastGood(good) => assert_eq!(good.revision, old.revision),
             other => panic!("{other:?}"),
         }
         assert!(matches!(select_one(&entry, &proxy("shop"), &refuse(&[&new, &old])), Run::StandIn { .. }));
-        entry.last_good = Some(new.clone());
+        entry.good = vec![new.clone()];
         assert!(matches!(select_one(&entry, &proxy("shop"), &refuse(&[&new])), Run::StandIn { .. }));
     }
 

@@ -83,7 +83,12 @@ impl Proxies {
 
     /// Adds a stream: to the proxy that it belongs to, or as a new one. Streams of the separate services that share
     /// node id and address are one Envoy as long as each service is there once.
-    pub fn connect(&mut self, stream: StreamId, hello: Hello, snapshots: watch::Sender<Option<Arc<Snapshot>>>) -> ProxyKey {
+    pub fn connect(
+        &mut self,
+        stream: StreamId,
+        hello: Hello,
+        snapshots: watch::Sender<Option<Arc<Snapshot>>>,
+    ) -> ProxyKey {
         let peer = hello.peer.map(|peer| peer.ip());
         let namesakes = || self.proxies.iter().filter(|(_, other)| other.proxy.node_id == hello.proxy.node_id);
         let sibling = namesakes()

@@ -208,8 +208,11 @@ impl Reconciler {
             }
         }
         let key = kind.key();
-        let changed: Vec<_> =
-            members.iter().filter(|member| self.proxies.get(**member).is_some_and(|it| it.kind.as_ref() != Some(&key))).copied().collect();
+        let changed: Vec<_> = members
+            .iter()
+            .filter(|member| self.proxies.get(**member).is_some_and(|it| it.kind.as_ref() != Some(&key)))
+            .copied()
+            .collect();
         if changed.is_empty() {
             return;
         }

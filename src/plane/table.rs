@@ -7,9 +7,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::model::{
-    ModuleRef, ModuleState, Plugin, PluginEntry, PluginId, PluginKind, PluginRevision, Revision,
-};
+use crate::model::{ModuleRef, ModuleState, Plugin, PluginEntry, PluginId, PluginKind, PluginRevision, Revision};
 
 /// Accepted revisions kept per plugin: the one that runs and the one before, for proxies that refuse the newer.
 const GOOD_REVISIONS: usize = 2;
