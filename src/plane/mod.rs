@@ -10,6 +10,8 @@ mod pushes;
 mod reconcile;
 mod refusals;
 mod table;
+#[cfg(test)]
+mod tests;
 mod view;
 
 use std::net::SocketAddr;

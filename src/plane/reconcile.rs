@@ -82,7 +82,7 @@ impl Reconciler {
 
     /// Takes over the sources; returns the modules that are wanted now.
     pub fn on_loaded(&mut self, loaded: Arc<Loaded>) -> BTreeSet<ModuleRef> {
-        let touched = self.table.set_desired(&loaded.plugins, &self.modules, std::time::Instant::now());
+        let touched = self.table.set_desired(&loaded.plugins, &self.modules, Instant::now().into_std());
         self.touch_plugins(touched);
         for template in changed_templates(&self.loaded, &loaded) {
             self.touched.extend(self.proxies.touched_by_template(&template, &self.root_namespace));
