@@ -1,1 +1,5 @@
 //! Modules.
+
+pub mod inspect;
+
+pub use inspect::{Report, inspect, releases};
