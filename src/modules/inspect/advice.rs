@@ -37,7 +37,10 @@ pub fn absent(module: &str, name: &str, abi: &str) -> String {
     }
     match host::abis_with(module, name).as_slice() {
         [] => "Envoy does not provide".to_owned(),
-        others => format!("Envoy provides to modules of ABI {} only, and this is {abi}", others.join(" and ")),
+        others => {
+            let others = others.join(" and ").replace('_', ".");
+            format!("Envoy provides to modules of ABI {others} only, and this is {}", abi.replace('_', "."))
+        }
     }
 }
 

@@ -28,7 +28,7 @@ pub struct Report {
     pub contents: Contents,
     /// One per release of [`releases`], oldest first.
     pub verdicts: Vec<(EnvoyVersion, Verdict)>,
-    /// What is odd about a module that may load all the same.
+    /// What is odd about a plugin that may load all the same.
     pub warnings: Vec<String>,
 }
 
@@ -61,7 +61,7 @@ pub fn inspect(bytes: &[u8]) -> Report {
         Ok(contents) => Report {
             abi: verdict::abi(&contents),
             verdicts: for_each_release(|release| verdict::judge(&contents, release)),
-            warnings: advice::warnings(&contents, size),
+            warnings: verdict::abi(&contents).map(|_| advice::warnings(&contents, size)).unwrap_or_default(),
             format,
             digest,
             size,

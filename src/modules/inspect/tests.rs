@@ -82,7 +82,7 @@ fn every_refusal_names_what_is_wrong() {
                 ALLOCATOR,
                 MEMORY,
             ],
-            "imports env.proxy_get_configuration, which Envoy provides to modules of ABI 0_1_0 only, and this is 0_2_1",
+            "imports env.proxy_get_configuration, which Envoy provides to modules of ABI 0.1.0 only, and this is 0.2.1",
         ),
         (
             &[r#"(import "env" "proxy_log" (func (param i32)))"#, MARKER, ALLOCATOR, MEMORY],
