@@ -22,7 +22,7 @@ pub struct Args {
 
     /// The Envoy to judge for, as in 1.36 or 1.36.4 [default: the newest that is known].
     #[arg(long, value_name = "VERSION", value_parser = parse_version)]
-    envoy: Option<EnvoyVersion>,
+    envoy: Option<AskedVersion>,
 
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -30,9 +30,12 @@ pub struct Args {
 
 pub fn run(args: Args) -> anyhow::Result<Outcome> {
     let report = inspect(&fetch(&args.module)?);
-    let release = judged_as(args.envoy);
+    let release = judged_as(args.envoy.as_ref().map(|asked| asked.version));
     match args.format {
-        Format::Text => print!("{}", text(&args.module, &report, release)),
+        Format::Text => {
+            print!("{}", text(&args.module, &report, release));
+            print!("{}", args.envoy.and_then(|asked| stand_in(&asked, release)).unwrap_or_default());
+        }
         Format::Json => println!("{:#}", json(&args.module, &report, release)),
     }
     match verdict(&report, release) {
@@ -58,18 +61,31 @@ fn fetch(module: &str) -> anyhow::Result<Bytes> {
     }
 }
 
-/// `1.36` means the newest of 1.36.
-fn parse_version(text: &str) -> anyhow::Result<EnvoyVersion> {
-    let parts: Vec<u32> = text
-        .trim_start_matches('v')
-        .split('.')
-        .map(|part| part.parse().map_err(|_| anyhow!("not a version such as 1.36 or 1.36.4")))
-        .collect::<Result<_, _>>()?;
-    match parts[..] {
-        [major, minor] => Ok(EnvoyVersion::new(major, minor, u32::MAX)),
-        [major, minor, patch] => Ok(EnvoyVersion::new(major, minor, patch)),
-        _ => bail!("not a version such as 1.36 or 1.36.4"),
-    }
+/// `--envoy`: `1.36` means the newest of 1.36.
+#[derive(Clone, Debug)]
+struct AskedVersion {
+    text: String,
+    version: EnvoyVersion,
+}
+
+fn parse_version(text: &str) -> anyhow::Result<AskedVersion> {
+    let text = text.trim_start_matches('v');
+    let numbers = text.split('.').map(|part| part.parse().map_err(|_| anyhow!(NOT_A_VERSION)));
+    let version = match numbers.collect::<Result<Vec<u32>, _>>()?[..] {
+        [major, minor] => EnvoyVersion::new(major, minor, u32::MAX),
+        [major, minor, patch] => EnvoyVersion::new(major, minor, patch),
+        _ => bail!(NOT_A_VERSION),
+    };
+    Ok(AskedVersion { text: text.to_owned(), version })
+}
+
+const NOT_A_VERSION: &str = "not a version such as 1.36 or 1.36.4";
+
+/// Said where another release had to stand for the one asked for.
+fn stand_in(asked: &AskedVersion, release: EnvoyVersion) -> Option<String> {
+    let is_that_one = release == asked.version || release.to_string().starts_with(&format!("{}.", asked.text));
+    (!is_that_one)
+        .then(|| format!("note     {} is judged as {release}, the nearest release that was measured\n", asked.text))
 }
 
 /// The known release that stands for a version: the newest one that is not newer, else the oldest.
@@ -246,8 +262,12 @@ mod tests {
         let cases =
             [("1.36", "1.36.4"), ("1.38.3", "1.37.0"), ("v1.40.1", "1.40.0"), ("2.0", "1.40.0"), ("1.20", "1.36.4")];
         for (text, release) in cases {
-            assert_eq!(judged_as(Some(parse_version(text).unwrap())).to_string(), release, "{text}");
+            assert_eq!(judged_as(Some(parse_version(text).unwrap().version)).to_string(), release, "{text}");
         }
+        let note =
+            |text: &str| stand_in(&parse_version(text).unwrap(), judged_as(Some(parse_version(text).unwrap().version)));
+        assert_eq!((note("1.36"), note("1.40.0")), (None, None));
+        assert!(note("1.38").unwrap().starts_with("note     1.38 is judged as 1.37.0"));
         for text in ["", "1", "1.x", "1.2.3.4"] {
             assert!(parse_version(text).is_err(), "{text}");
         }

@@ -64,9 +64,10 @@ impl Board {
         matches!(self.states.borrow().get(reference), Some(ModuleState::Ready(_)))
     }
 
-    pub fn ready(&self, reference: &ModuleRef, code: Code, warnings: Arc<[String]>) {
+    /// True if it is another module than before.
+    pub fn ready(&self, reference: &ModuleRef, code: Code, warnings: Arc<[String]>) -> bool {
         self.note(reference, Notes { failing: None, warnings });
-        self.set(reference, ModuleState::Ready(code));
+        self.set(reference, ModuleState::Ready(code))
     }
 
     /// Last known good stays; only what never was ready fails.
@@ -80,14 +81,14 @@ impl Board {
     }
 
     /// Nothing happens to what is no longer wanted.
-    fn set(&self, reference: &ModuleRef, state: ModuleState) {
+    fn set(&self, reference: &ModuleRef, state: ModuleState) -> bool {
         self.states.send_if_modified(|states| {
             let is_news = states.get(reference).is_some_and(|current| !is_same(current, &state));
             if is_news {
                 Arc::make_mut(states).insert(reference.clone(), state);
             }
             is_news
-        });
+        })
     }
 
     fn note(&self, reference: &ModuleRef, note: Notes) {

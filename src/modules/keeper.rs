@@ -113,15 +113,11 @@ impl Keeper {
         Ok(())
     }
 
-    fn ready(&self, checked: Checked) {
-        tracing::info!(
-            module = %self.name(),
-            digest = %checked.module.digest,
-            bytes = checked.module.bytes.len(),
-            warnings = ?checked.warnings,
-            "module ready"
-        );
-        self.room.board.ready(&self.reference, Code::Module(checked.module), checked.warnings);
+    fn ready(&self, Checked { module, warnings }: Checked) {
+        let (digest, bytes) = (module.digest, module.bytes.len());
+        if self.room.board.ready(&self.reference, Code::Module(module), warnings.clone()) {
+            tracing::info!(module = %self.name(), %digest, bytes, ?warnings, "module ready");
+        }
     }
 
     /// The pinned bytes, or what the location gave last time. False if they are not at hand.

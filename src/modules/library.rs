@@ -89,14 +89,18 @@ impl Library {
         .await?
     }
 
-    /// Removes what nobody has used for long, from disk and memory.
-    pub async fn remove_unused(self: &Arc<Self>) {
-        let removed = self.aside(|library| {
+    /// Stores what is in use and not on disk (it may have been full), and removes what nobody has used for long.
+    pub async fn tidy_up(self: &Arc<Self>) {
+        let tidied = self.aside(|library| {
+            let held: Vec<_> = library.shelf().values().filter_map(Shelved::held).collect();
+            for checked in held {
+                library.store.write(&checked.module.digest, &checked.module.bytes);
+            }
             library.store.remove_unused(|digest| library.held(digest).is_some(), SystemTime::now());
             library.memory.retain(|digest| library.store.has(digest) || library.held(digest).is_some());
             library.shelf().retain(|_, shelved| shelved.module.strong_count() > 0);
         });
-        if let Err(error) = removed.await {
+        if let Err(error) = tidied.await {
             tracing::error!(%error, "module store could not be tidied up");
         }
     }
@@ -141,5 +145,24 @@ impl Library {
 
     fn shelf(&self) -> MutexGuard<'_, Shelf> {
         self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_module_that_the_disk_had_no_room_for_is_stored_later() {
+        let parent = tempfile::tempdir().unwrap();
+        let data_dir = parent.path().join("data");
+        std::fs::write(&data_dir, b"a file is in the way").unwrap();
+        let library = Library::open(&data_dir);
+        let text = r#"(module (func (export "proxy_abi_version_0_2_1")) (memory (export "memory") 1)
+            (func (export "malloc") (param i32) (result i32) (i32.const 0)))"#;
+        let checked = library.admit(wat::parse_str(text).unwrap().into(), None).await.unwrap();
+        std::fs::remove_file(&data_dir).unwrap();
+        library.tidy_up().await;
+        assert!(library.store.has(&checked.module.digest) && library.store.fault().is_none());
     }
 }

@@ -156,7 +156,7 @@ impl Modules {
                     keepers.want(&self.0, &wanted);
                 }
                 Some(ended) = keepers.tasks.join_next() => note_crash(ended),
-                _ = tidy.tick() => self.0.library.remove_unused().await,
+                _ = tidy.tick() => self.0.library.tidy_up().await,
                 () = shutdown.cancelled() => break,
             }
         }

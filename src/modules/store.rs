@@ -84,11 +84,8 @@ impl Store {
 
     /// Stores a module. A failure is noted, and the module is used from memory.
     pub fn write(&self, digest: &Digest, content: &[u8]) {
-        let path = self.path(digest);
-        if self.has(digest) {
-            touch(&path);
-        } else {
-            self.note(write_whole(&path, content));
+        if self.read(digest).is_none() {
+            self.note(write_whole(&self.path(digest), content));
         }
     }
 
@@ -165,6 +162,7 @@ mod tests {
         fs::write(store.path(&digest), b"modul").unwrap();
         assert_eq!(store.read(&digest), None);
         assert!(!store.path(&digest).exists());
+        fs::write(store.path(&digest), b"modulf").unwrap();
         store.write(&digest, b"module");
         assert_eq!(store.read(&digest).unwrap(), "module");
     }

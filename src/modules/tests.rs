@@ -108,9 +108,13 @@ struct Running {
 
 impl Running {
     fn start(data_dir: &Path, module_files: &[&Path]) -> Self {
+        Self::start_at(data_dir, module_files, PACE)
+    }
+
+    fn start_at(data_dir: &Path, module_files: &[&Path], pace: Pace) -> Self {
         let module_files = module_files.iter().map(|folder| folder.to_path_buf()).collect();
         let settings = Settings { data_dir: data_dir.to_owned(), module_files };
-        let modules = Modules::with(settings, Limits::default(), PACE);
+        let modules = Modules::with(settings, Limits::default(), pace);
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(modules.clone().run(shutdown.clone()));
         Self { modules, shutdown, task }
@@ -304,7 +308,9 @@ async fn a_rebuild_is_noticed_and_a_broken_one_keeps_the_last_good() {
     let (data_dir, files) = (folder(), folder());
     let path = files.path().join("plugin.wasm");
     let wanted = file(&path);
-    let room = Running::start(data_dir.path(), &[files.path()]);
+    // Events alone must do.
+    let pace = Pace { poll: Duration::from_secs(3600), ..PACE };
+    let room = Running::start_at(data_dir.path(), &[files.path()], pace);
     room.want([&wanted]);
     let reason = room.failed(&wanted).await;
     assert_eq!(reason, format!("{}: No such file or directory (os error 2)", path.display()));
@@ -338,6 +344,19 @@ async fn a_rebuild_is_noticed_and_a_broken_one_keeps_the_last_good() {
     fs::write(&path, module(4)).unwrap();
     room.ready(&wanted, &module(4)).await;
     assert_eq!(room.modules.notes().borrow()[&wanted], Notes::default());
+}
+
+#[tokio::test]
+async fn a_folder_that_is_made_later_is_found_by_looking() {
+    let (data_dir, files) = (folder(), folder());
+    let path = files.path().join("target/release/plugin.wasm");
+    let wanted = file(&path);
+    let room = Running::start(data_dir.path(), &[files.path()]);
+    room.want([&wanted]);
+    room.failed(&wanted).await;
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(&path, module(1)).unwrap();
+    room.ready(&wanted, &module(1)).await;
 }
 
 #[tokio::test]

@@ -62,6 +62,8 @@ fn hints_of(event: notify::Event) -> Vec<Hint> {
     let is_complete = match event.kind {
         EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,
         EventKind::Access(_) => return Vec::new(),
+        // The file is still open; its closing will be told, where the system tells such things.
+        EventKind::Modify(ModifyKind::Data(_)) if cfg!(target_os = "linux") => return Vec::new(),
         EventKind::Modify(ModifyKind::Name(RenameMode::To | RenameMode::Both)) => true,
         _ => false,
     };
