@@ -1,0 +1,168 @@
+//! All modules that are at hand: in memory once each, and on disk.
+//!
+//! Comes in: bytes. Goes out: a [`Checked`] module, or why it is none. Hashing, inspecting and writing happen on threads
+//! for blocking work, a few at a time, so that nothing else waits for a large module.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use tokio::sync::Semaphore;
+
+use super::error::FetchError;
+use super::inspect::inspect;
+use super::memory::Memory;
+use super::store::Store;
+use crate::model::{Digest, Module};
+
+/// A module that some Envoy takes, and what is odd about it.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    pub module: Arc<Module>,
+    pub warnings: Arc<[String]>,
+}
+
+type Shelf = HashMap<Digest, Shelved>;
+
+/// A module as the shelf knows it, without holding it.
+#[derive(Default)]
+struct Shelved {
+    module: Weak<Module>,
+    warnings: Arc<[String]>,
+}
+
+impl Shelved {
+    fn held(&self) -> Option<Checked> {
+        Some(Checked { module: self.module.upgrade()?, warnings: self.warnings.clone() })
+    }
+}
+
+pub struct Library {
+    pub store: Store,
+    pub memory: Memory,
+    /// Modules that somebody holds, so that equal bytes exist once.
+    shelf: Mutex<Shelf>,
+    /// As many inspections at a time as there are cores.
+    desks: Arc<Semaphore>,
+}
+
+impl Library {
+    pub fn open(data_dir: &Path) -> Arc<Self> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Arc::new(Self {
+            store: Store::open(data_dir),
+            memory: Memory::open(data_dir),
+            shelf: Mutex::default(),
+            desks: Arc::new(Semaphore::new(cores)),
+        })
+    }
+
+    /// A module that was admitted before, in this process or an earlier one.
+    pub async fn load(self: &Arc<Self>, digest: Digest) -> Option<Checked> {
+        if let Some(held) = self.held(&digest) {
+            return Some(held);
+        }
+        let read = move |library: &Self| {
+            let bytes = library.store.read(&digest)?;
+            Some(library.check(bytes))
+        };
+        self.aside(read).await.ok().flatten()?.ok()
+    }
+
+    /// Verifies, inspects and stores what was fetched.
+    pub async fn admit(self: &Arc<Self>, bytes: Bytes, pin: Option<Digest>) -> Result<Checked, FetchError> {
+        self.aside(move |library| {
+            let actual = Digest::of(&bytes);
+            if let Some(expected) = pin.filter(|pin| *pin != actual) {
+                return Err(FetchError::DigestMismatch { expected, actual });
+            }
+            if let Some(held) = library.held(&actual) {
+                library.store.write(&actual, &bytes);
+                return Ok(held);
+            }
+            let checked = library.check(bytes)?;
+            library.store.write(&actual, &checked.module.bytes);
+            Ok(checked)
+        })
+        .await?
+    }
+
+    /// Stores what is in use and not on disk (it may have been full), and removes what nobody has used for long.
+    pub async fn tidy_up(self: &Arc<Self>) {
+        let tidied = self.aside(|library| {
+            let held: Vec<_> = library.shelf().values().filter_map(Shelved::held).collect();
+            for checked in held {
+                library.store.write(&checked.module.digest, &checked.module.bytes);
+            }
+            library.store.remove_unused(|digest| library.held(digest).is_some(), SystemTime::now());
+            library.memory.retain(|digest| library.store.has(digest) || library.held(digest).is_some());
+            library.shelf().retain(|_, shelved| shelved.module.strong_count() > 0);
+        });
+        if let Err(error) = tidied.await {
+            tracing::error!(%error, "module store could not be tidied up");
+        }
+    }
+
+    async fn aside<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> Result<T, FetchError> {
+        let library = Arc::clone(self);
+        let desk = Arc::clone(&self.desks).acquire_owned().await.expect("the semaphore is never closed");
+        let worked = tokio::task::spawn_blocking(move || {
+            let done = work(&library);
+            drop(desk);
+            done
+        });
+        worked.await.map_err(|error| FetchError::Crashed { cause: error.to_string() })
+    }
+
+    fn check(&self, bytes: Bytes) -> Result<Checked, FetchError> {
+        let report = inspect(&bytes);
+        if let Some(reason) = report.refusal_by_all() {
+            return Err(FetchError::Refused { reason: reason.to_owned() });
+        }
+        let module = Module { digest: report.digest, refusals: report.refusals(), bytes };
+        Ok(self.shelve(Checked { module: Arc::new(module), warnings: report.warnings.into() }))
+    }
+
+    /// Puts a module on the shelf, or hands out the equal one that is there already.
+    fn shelve(&self, checked: Checked) -> Checked {
+        let mut shelf = self.shelf();
+        let place = shelf.entry(checked.module.digest).or_default();
+        if let Some(held) = place.held() {
+            return held;
+        }
+        *place = Shelved { module: Arc::downgrade(&checked.module), warnings: checked.warnings.clone() };
+        checked
+    }
+
+    fn held(&self, digest: &Digest) -> Option<Checked> {
+        self.shelf().get(digest)?.held()
+    }
+
+    fn shelf(&self) -> MutexGuard<'_, Shelf> {
+        self.shelf.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_module_that_the_disk_had_no_room_for_is_stored_later() {
+        let parent = tempfile::tempdir().unwrap();
+        let data_dir = parent.path().join("data");
+        std::fs::write(&data_dir, b"a file is in the way").unwrap();
+        let library = Library::open(&data_dir);
+        let text = r#"(module (func (export "proxy_abi_version_0_2_1")) (memory (export "memory") 1)
+            (func (export "malloc") (param i32) (result i32) (i32.const 0)))"#;
+        let checked = library.admit(wat::parse_str(text).unwrap().into(), None).await.unwrap();
+        std::fs::remove_file(&data_dir).unwrap();
+        library.tidy_up().await;
+        assert!(library.store.has(&checked.module.digest) && library.store.fault().is_none());
+    }
+}
