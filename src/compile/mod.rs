@@ -39,9 +39,13 @@ pub enum Run {
     /// `refused` is an older revision in place of one that this proxy refused.
     LastGood(Arc<PluginRevision>),
     /// The fail strategy: nothing where it is open, deny-all where it is closed.
-    StandIn { reason: String },
+    StandIn {
+        reason: String,
+    },
     /// The fail strategy, because this Envoy cannot run the plugin.
-    Unsupported { reason: String },
+    Unsupported {
+        reason: String,
+    },
     /// No module yet, and the proxy was running before: nothing of it anywhere.
     Absent,
 }
