@@ -92,8 +92,8 @@ impl<'n> Field<'n> {
         match &self.node.value {
             Value::Text(text) => Some(text),
             Value::Bool(_) | Value::Number(_) => {
-                let found = self.shown();
-                report.fault(&self.path, format!("must be text, not {found}: put it in quotes"));
+                // YAML reads `y`, `no` and `on` as booleans, as kubectl does.
+                report.fault(&self.path, format!("must be text, not {}: put it in quotes", self.shown()));
                 None
             }
             _ => self.mistyped("text", report),
@@ -165,8 +165,8 @@ impl<'n> Field<'n> {
     fn shown(&self) -> String {
         match &self.node.value {
             Value::Null => "null".to_owned(),
-            Value::Bool(value) => value.to_string(),
-            Value::Number(number) => number.to_string(),
+            Value::Bool(value) => format!("the boolean {value}"),
+            Value::Number(number) => format!("the number {number}"),
             Value::Text(text) => shown_text(text),
             Value::List(_) => "a list".to_owned(),
             Value::Map(_) => "an object".to_owned(),

@@ -4,12 +4,16 @@
 //! Invariant: one file's fault never takes another resource away; nothing here fetches a module.
 
 mod directory;
+#[cfg(test)]
+mod directory_tests;
 mod document;
 mod fields;
 mod inbox;
 mod listing;
 mod manifest;
 mod memory;
+#[cfg(test)]
+mod memory_tests;
 mod merge;
 mod module_url;
 mod names;

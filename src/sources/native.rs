@@ -70,7 +70,11 @@ fn resource(
         let all = violations(message, &json);
         for violation in if all.is_empty() { vec![first.violation] } else { all } {
             let separator = if violation.path.is_empty() { "" } else { "." };
-            report.fault(&format!("{}{separator}{}", field.path, violation.path), violation.reason);
+            let path = format!("{}{separator}{}", field.path, violation.path);
+            // A name that is no text was told of already.
+            if !report.has_fault(&path) {
+                report.fault(&path, violation.reason);
+            }
         }
     });
     Some(NativeResource { kind, name: name?, message: message.ok()? })

@@ -39,6 +39,10 @@ impl<'n> Report<'n> {
         self.faults.push(finding);
     }
 
+    pub(super) fn has_fault(&self, field: &str) -> bool {
+        self.faults.iter().any(|fault| fault.field == field)
+    }
+
     /// The resource is accepted, and yet.
     pub(super) fn warn(&mut self, field: &str, reason: impl Into<String>) {
         let finding = self.finding(field, reason.into());
