@@ -46,9 +46,9 @@ pub(super) struct Listed {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Stamp {
     pub modified: Option<SystemTime>,
-    len: u64,
-    inode: (u64, u64),
-    changed: (i64, i64),
+    pub len: u64,
+    pub inode: (u64, u64),
+    pub changed: (i64, i64),
 }
 
 impl Stamp {

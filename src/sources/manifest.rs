@@ -3,10 +3,8 @@
 use std::path::Path;
 use std::thread;
 
-use super::Finding;
 use super::document::{Declaration, declarations};
-use super::report::about_file;
-use super::yaml;
+use super::yaml::{self, BrokenText, Place};
 
 /// The largest file that is read.
 pub(super) const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
@@ -23,34 +21,34 @@ pub(super) struct Manifest {
     pub declarations: Vec<Declaration>,
 }
 
-/// Reads `bytes`; text that is broken anywhere is refused whole, with one finding.
-pub(super) fn parse(file: &Path, bytes: &[u8]) -> Result<Manifest, Finding> {
+/// Reads `bytes`; text that is broken anywhere is refused whole, with one reason.
+pub(super) fn parse(file: &Path, bytes: &[u8]) -> Result<Manifest, BrokenText> {
     if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(about_file(file, too_large(bytes.len() as u64)));
+        return Err(BrokenText { place: Place::default(), reason: too_large(bytes.len() as u64) });
     }
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let line = bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
-        Finding { line, ..about_file(file, "is no UTF-8 text") }
+        BrokenText { place: Place { line, column: 0 }, reason: "is no UTF-8 text".to_owned() }
     })?;
     parse_text(file, text)
 }
 
 /// Reads `text`, of whatever length.
-pub(super) fn parse_text(file: &Path, text: &str) -> Result<Manifest, Finding> {
+pub(super) fn parse_text(file: &Path, text: &str) -> Result<Manifest, BrokenText> {
     // Nobody knows whose thread this is, and a deep document needs more stack than most threads have.
     thread::scope(|scope| {
         let thread = thread::Builder::new().name("manifest".to_owned()).stack_size(STACK_BYTES);
         let parsing = thread.spawn_scoped(scope, || parse_here(file, text));
-        let parsing = parsing.map_err(|error| about_file(file, format!("cannot be read for now: {error}")))?;
+        let parsing = parsing.map_err(|error| BrokenText {
+            place: Place::default(),
+            reason: format!("cannot be read for now: {error}"),
+        })?;
         parsing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }
 
-fn parse_here(file: &Path, text: &str) -> Result<Manifest, Finding> {
-    let documents = yaml::parse(text).map_err(|broken| {
-        let (line, column) = (broken.place.line, broken.place.column);
-        Finding { line, column, ..about_file(file, broken.reason) }
-    })?;
+fn parse_here(file: &Path, text: &str) -> Result<Manifest, BrokenText> {
+    let documents = yaml::parse(text)?;
     let all = documents.iter().flat_map(|document| declarations(file, document)).collect();
     Ok(Manifest { is_empty: documents.is_empty(), declarations: all })
 }
@@ -62,6 +60,7 @@ pub(super) fn too_large(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sources::Finding;
 
     fn parse_one(text: &str) -> Declaration {
         let mut declarations = parse(Path::new("a.yaml"), text.as_bytes()).unwrap().declarations;
@@ -69,7 +68,7 @@ mod tests {
         declarations.remove(0)
     }
 
-    fn fault(text: &str) -> Finding {
+    fn fault(text: &str) -> BrokenText {
         parse(Path::new("a.yaml"), text.as_bytes()).unwrap_err()
     }
 
@@ -88,8 +87,8 @@ mod tests {
     #[test]
     fn a_file_that_is_too_large_or_no_text_is_refused() {
         assert_eq!(fault(&"#".repeat(5_000_000)).reason, "has 5000000 bytes, at most 4194304 are read");
-        let finding = parse(Path::new("a.yaml"), b"a: 1\nb: \xff\n").unwrap_err();
-        assert_eq!((finding.line, finding.reason.as_str()), (2, "is no UTF-8 text"));
+        let broken = parse(Path::new("a.yaml"), b"a: 1\nb: \xff\n").unwrap_err();
+        assert_eq!((broken.place.line, broken.reason.as_str()), (2, "is no UTF-8 text"));
     }
 
     #[test]

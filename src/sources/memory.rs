@@ -34,7 +34,7 @@ pub(super) enum Seen {
 }
 
 /// A file or folder that could not be looked at.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Hidden {
     pub path: PathBuf,
     pub reason: String,
@@ -45,6 +45,10 @@ pub(super) struct Hidden {
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     files: BTreeMap<PathBuf, FileMemory>,
+    /// What could not be looked at last time.
+    hidden: Vec<Hidden>,
+    /// What all this amounts to.
+    loaded: Loaded,
 }
 
 /// One file: its good resources, and what is to say about it.
@@ -53,6 +57,8 @@ pub(super) struct FileMemory {
     /// Of the bytes that were read last.
     digest: Option<Digest>,
     pub good: Vec<Good>,
+    /// All texts of `good`, for a restart to read back.
+    pub text: Arc<str>,
     pub faults: Vec<Finding>,
     pub warnings: Vec<Finding>,
 }
@@ -75,28 +81,37 @@ impl Memory {
             let mut file = FileMemory::default();
             match manifest::parse_text(path, text) {
                 Ok(manifest) => file.take(manifest.declarations),
-                Err(finding) => tracing::warn!(file = %path.display(), reason = finding.reason, "memory unreadable"),
+                Err(broken) => tracing::warn!(file = %path.display(), reason = broken.reason, "memory unreadable"),
             }
             file.keep_all();
             (path.clone(), file)
         };
-        Self { files: last_good.iter().map(recall_file).collect() }
+        let mut memory = Self { files: last_good.iter().map(recall_file).collect(), ..Self::default() };
+        memory.loaded = merge(&memory.files, Vec::new());
+        memory
     }
 
     /// Folds `scan` in.
     pub(super) fn update(&mut self, scan: Scan) -> Loaded {
+        let before = self.files.len();
         let may_be_there =
             |path: &Path| scan.hidden.iter().any(|hidden| hidden.keeps && path.starts_with(&hidden.path));
         self.files.retain(|path, _| scan.files.contains_key(path) || may_be_there(path));
+        let mut is_changed = self.files.len() != before || scan.hidden != self.hidden;
         for (path, seen) in scan.files {
+            is_changed |= !matches!(seen, Seen::Same);
             match seen {
                 Seen::Same => {}
                 Seen::Read(bytes) => self.files.entry(path.clone()).or_default().read(&path, &bytes),
                 Seen::Unreadable(reason) => self.files.entry(path.clone()).or_default().lose(&path, reason),
             }
         }
-        let hidden = scan.hidden.into_iter().map(|hidden| about_file(&hidden.path, hidden.reason));
-        merge(&self.files, hidden.collect())
+        self.hidden = scan.hidden;
+        if is_changed {
+            let hidden = self.hidden.iter().map(|hidden| about_file(&hidden.path, hidden.reason.as_str()));
+            self.loaded = merge(&self.files, hidden.collect());
+        }
+        self.loaded.clone()
     }
 }
 
@@ -116,9 +131,10 @@ impl FileMemory {
                 ));
             }
             Ok(manifest) => self.take(manifest.declarations),
-            Err(finding) => {
+            Err(broken) => {
                 self.keep_all();
-                self.faults.push(finding);
+                let Place { line, column } = broken.place;
+                self.faults.push(Finding { line, column, ..about_file(path, broken.reason) });
             }
         }
     }
@@ -163,10 +179,6 @@ impl FileMemory {
         if has_nameless {
             self.good.extend(before.into_iter().map(|old| Good { is_stale: true, ..old }));
         }
-    }
-
-    /// What a restart needs to read back.
-    pub(super) fn text(&self) -> Arc<str> {
-        self.good.iter().map(|good| format!("---\n{}\n", good.text)).collect::<String>().into()
+        self.text = self.good.iter().map(|good| format!("---\n{}\n", good.text)).collect::<String>().into();
     }
 }

@@ -23,7 +23,7 @@ pub(super) fn merge(files: &BTreeMap<PathBuf, FileMemory>, faults: Vec<Finding>)
         loaded.faults.extend(memory.faults.iter().cloned());
         loaded.warnings.extend(memory.warnings.iter().cloned());
         if !memory.good.is_empty() {
-            loaded.last_good.insert(file.clone(), memory.text());
+            loaded.last_good.insert(file.clone(), memory.text.clone());
         }
         for good in &memory.good {
             candidates.entry(&good.identity).or_default().push(Candidate { file, good });

@@ -124,3 +124,65 @@ fn read_bytes(path: &Path) -> io::Result<(Stamp, Seen)> {
     }
     Ok((stamp, Seen::Read(bytes)))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    const NOW: Duration = Duration::from_secs(1_000_000);
+
+    fn listed(target: &str, modified: Duration) -> Listed {
+        let stamp = Stamp { modified: Some(SystemTime::UNIX_EPOCH + modified), ..Stamp::default() };
+        Listed { target: Some(target.into()), is_symlinked: false, stamp }
+    }
+
+    fn judge(listed: &Listed, known: Option<&Listed>, done: &[&str], open: &[&str]) -> Verdict {
+        let paths = |texts: &[&str]| texts.iter().map(PathBuf::from).collect();
+        verdict(listed, known, &Writes { done: paths(done), open: paths(open) }, SystemTime::UNIX_EPOCH + NOW)
+    }
+
+    #[test]
+    fn a_changed_file_is_ready_when_it_was_closed_renamed_or_has_lain_still() {
+        let fresh = listed("/c/a.yaml", NOW);
+        let settled = listed("/c/a.yaml", NOW - SETTLED);
+        assert_eq!(judge(&fresh, None, &[], &[]), Verdict::NotReady);
+        assert_eq!(judge(&fresh, Some(&settled), &["/c/a.yaml"], &[]), Verdict::Ready);
+        assert_eq!(judge(&fresh, None, &["/c"], &[]), Verdict::Ready);
+        assert_eq!(judge(&settled, Some(&fresh), &[], &[]), Verdict::Ready);
+        assert_eq!(judge(&settled, Some(&settled), &[], &[]), Verdict::Unchanged);
+    }
+
+    #[test]
+    fn a_file_that_somebody_writes_is_never_ready_however_long_it_lies_still() {
+        let settled = listed("/c/a.yaml", NOW / 2);
+        assert_eq!(judge(&settled, None, &[], &["/c/a.yaml"]), Verdict::NotReady);
+    }
+
+    #[test]
+    fn a_symlink_that_leads_elsewhere_is_ready() {
+        let link = |target| Listed { is_symlinked: true, ..listed(target, NOW) };
+        assert_eq!(judge(&link("/c/..2/a.yaml"), Some(&link("/c/..1/a.yaml")), &[], &[]), Verdict::Ready);
+        assert_eq!(judge(&link("/c/..2/a.yaml"), None, &[], &[]), Verdict::Ready);
+    }
+
+    #[test]
+    fn a_time_in_the_future_does_not_hold_a_file_back() {
+        assert_eq!(judge(&listed("/c/a.yaml", NOW * 2), None, &[], &[]), Verdict::Ready);
+    }
+
+    #[test]
+    fn a_file_that_nobody_closed_is_read_once_it_has_lain_still_and_only_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut scanner = Scanner::new(vec![folder.path().to_owned()]);
+        scanner.scan(&Writes::default(), SystemTime::now());
+        let seen = |scanned: Scanned| (scanned.is_waiting, format!("{:?}", scanned.scan.files.into_values().next()));
+        let mut scan = |now| seen(scanner.scan(&Writes::default(), now));
+        fs::write(folder.path().join("a.yaml"), "yy").unwrap();
+        let written = fs::metadata(folder.path().join("a.yaml")).unwrap().modified().unwrap();
+        assert_eq!(scan(written), (true, "Some(Same)".to_owned()));
+        assert_eq!(scan(written + SETTLED), (false, "Some(Read([121, 121]))".to_owned()));
+        assert_eq!(scan(written + SETTLED), (false, "Some(Same)".to_owned()));
+    }
+}
