@@ -18,7 +18,7 @@ use super::inbox::Inbox;
 use super::listing::{Folder, Listing};
 use super::memory::Memory;
 use super::scanner::{SETTLED, Scanner};
-use super::{LastGood, Loaded};
+use super::{Finding, LastGood, Loaded};
 
 /// Between the first event and the look, so that several files written together are seen together.
 const COALESCE: Duration = Duration::from_millis(20);
@@ -64,6 +64,7 @@ impl Directory {
             is_waiting: false,
         };
         let loaded = eye.look();
+        log_news(&Loaded::default(), &loaded);
         Self { eye, inbox, published: watch::Sender::new(Arc::new(loaded)) }
     }
 
@@ -103,16 +104,22 @@ fn publish(published: &watch::Sender<Arc<Loaded>>, loaded: Loaded) {
     published.send_if_modified(|current| {
         let is_news = **current != loaded;
         if is_news {
-            for fault in loaded.faults.iter().filter(|fault| !current.faults.contains(fault)) {
-                tracing::warn!(
-                    file = %fault.file.display(), line = fault.line, resource = fault.resource, field = fault.field,
-                    reason = fault.reason, "configuration refused"
-                );
-            }
+            log_news(current, &loaded);
             *current = Arc::new(loaded);
         }
         is_news
     });
+}
+
+fn log_news(before: &Loaded, now: &Loaded) {
+    for Finding { file, line, resource, field, reason, .. } in now.faults.iter().filter(|f| !before.faults.contains(f))
+    {
+        tracing::warn!(file = %file.display(), line, resource, field, reason, "configuration refused");
+    }
+    let warnings = now.warnings.iter().filter(|f| !before.warnings.contains(f));
+    for Finding { file, line, resource, field, reason, .. } in warnings {
+        tracing::warn!(file = %file.display(), line, resource, field, reason, "configuration accepted with a warning");
+    }
 }
 
 fn watcher(inbox: &Arc<Inbox>) -> Option<RecommendedWatcher> {

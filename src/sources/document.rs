@@ -49,13 +49,12 @@ pub(super) struct Declaration {
 const GROUPS: [&str; 4] = ["extensions.istio.io", "maistra.io", "extension.tsb.tetrate.io", "wasmplane.io"];
 
 /// Each kind of ours: group, version, kind, and what it is read as.
-const KINDS: [(&str, &str, &str, Kind); 7] = [
+const KINDS: [(&str, &str, &str, Kind); 6] = [
     ("extensions.istio.io", "v1alpha1", "WasmPlugin", Kind::WasmPlugin),
     ("extensions.istio.io", "v1alpha1", "TrafficExtension", Kind::NotYet(Some(PluginKind::TrafficExtension))),
     ("maistra.io", "v1", "ServiceMeshExtension", Kind::NotYet(Some(PluginKind::ServiceMeshExtension))),
     ("maistra.io", "v1alpha1", "ServiceMeshExtension", Kind::NotYet(Some(PluginKind::ServiceMeshExtension))),
     ("extension.tsb.tetrate.io", "v2", "WasmExtension", Kind::NotYet(None)),
-    ("extension.tsb.tetrate.io", "v2", "WasmExtensionAttachment", Kind::NotYet(None)),
     ("wasmplane.io", "v1alpha1", "ProxyTemplate", Kind::ProxyTemplate),
 ];
 

@@ -78,12 +78,12 @@ impl Listing {
             Ok(metadata) if metadata.is_dir() => self.folder(root, &mut Vec::new()),
             // Named on the command line: whatever its extension.
             Ok(metadata) if metadata.is_file() => self.file(root, &metadata),
-            Ok(_) => self.hide(root, "is neither a file nor a folder", true),
+            Ok(_) => self.hide(root, "is neither a file nor a folder"),
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                // A file gone from a folder that is there was deleted; more than that gone is an accident.
-                self.hide(root, "no such file or folder", !has_folder || !is_manifest(root));
+                let reason = "no such file or folder".to_owned();
+                self.hidden.push(Hidden { path: root.to_owned(), reason, is_gone: has_folder });
             }
-            Err(error) => self.hide(root, &format!("cannot be read: {error}"), true),
+            Err(error) => self.hide(root, &format!("cannot be read: {error}")),
         }
     }
 
@@ -103,19 +103,19 @@ impl Listing {
     fn folder(&mut self, path: &Path, ancestors: &mut Vec<Folder>) {
         let folder = match Folder::of(path) {
             Ok(folder) => folder,
-            Err(error) => return self.hide(path, &format!("cannot be read: {error}"), true),
+            Err(error) => return self.hide(path, &format!("cannot be read: {error}")),
         };
         // A symlink to a folder above would never end.
         if ancestors.contains(&folder) {
             return;
         }
         if ancestors.len() >= MAX_DEPTH {
-            return self.hide(path, &format!("lies in more than {MAX_DEPTH} folders and is not read"), true);
+            return self.hide(path, &format!("lies in more than {MAX_DEPTH} folders and is not read"));
         }
         self.folders.insert(folder.clone());
         ancestors.push(folder);
         if let Err(error) = self.folder_entries(path, ancestors) {
-            self.hide(path, &format!("cannot be read: {error}"), true);
+            self.hide(path, &format!("cannot be read: {error}"));
         }
         ancestors.pop();
     }
@@ -127,7 +127,7 @@ impl Listing {
                 continue;
             }
             if self.files.len() >= MAX_FILES {
-                self.hide(path, &format!("more than {MAX_FILES} files: the rest is not read"), true);
+                self.hide(path, &format!("more than {MAX_FILES} files: the rest is not read"));
                 break;
             }
             let path = entry.path();
@@ -158,8 +158,8 @@ impl Listing {
         }
     }
 
-    fn hide(&mut self, path: &Path, reason: &str, keeps: bool) {
-        self.hidden.push(Hidden { path: path.to_owned(), reason: reason.to_owned(), keeps });
+    fn hide(&mut self, path: &Path, reason: &str) {
+        self.hidden.push(Hidden { path: path.to_owned(), reason: reason.to_owned(), is_gone: false });
     }
 }
 

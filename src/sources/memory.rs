@@ -38,8 +38,8 @@ pub(super) enum Seen {
 pub(super) struct Hidden {
     pub path: PathBuf,
     pub reason: String,
-    /// Whether the files below it may be there still, so that their content stays.
-    pub keeps: bool,
+    /// Whether it is known to be gone, as the folder is there that held it.
+    pub is_gone: bool,
 }
 
 #[derive(Debug, Default)]
@@ -74,6 +74,13 @@ pub(super) struct Good {
     pub is_stale: bool,
 }
 
+impl Hidden {
+    /// A file that is gone was deleted; a folder that is gone with all its files is more likely an accident.
+    fn may_hide(&self, path: &Path) -> bool {
+        path.starts_with(&self.path) && !(self.is_gone && path == self.path)
+    }
+}
+
 impl Memory {
     /// As it was before a restart.
     pub(super) fn recall(last_good: &LastGood) -> Self {
@@ -94,8 +101,7 @@ impl Memory {
     /// Folds `scan` in.
     pub(super) fn update(&mut self, scan: Scan) -> Loaded {
         let before = self.files.len();
-        let may_be_there =
-            |path: &Path| scan.hidden.iter().any(|hidden| hidden.keeps && path.starts_with(&hidden.path));
+        let may_be_there = |path: &Path| scan.hidden.iter().any(|hidden| hidden.may_hide(path));
         self.files.retain(|path, _| scan.files.contains_key(path) || may_be_there(path));
         let mut is_changed = self.files.len() != before || scan.hidden != self.hidden;
         for (path, seen) in scan.files {

@@ -82,14 +82,24 @@ fn an_empty_file_that_never_said_anything_is_no_fault() {
 fn what_cannot_be_looked_at_keeps_its_content() {
     let mut memory = Memory::default();
     memory.update(scan(&[("conf/a.yaml", &plugin("x", "1")), ("b.yaml", &plugin("w", "1"))]));
-    let hidden = |keeps| Scan {
+    let loaded = memory.update(Scan {
         files: [("b.yaml".into(), Seen::Unreadable("cannot be read: no".into()))].into(),
-        hidden: vec![Hidden { path: "conf".into(), reason: "no such file or folder".into(), keeps }],
-    };
-    let loaded = memory.update(hidden(true));
+        hidden: vec![Hidden { path: "conf".into(), reason: "no such file or folder".into(), is_gone: true }],
+    });
     assert_eq!(plugins(&loaded), [("w", 1), ("x", 1)]);
     assert_eq!(faults(&loaded.faults), ["b.yaml:0 cannot be read: no", "conf:0 no such file or folder"]);
-    assert_eq!(plugins(&memory.update(hidden(false))), [("w", 1)]);
+}
+
+#[test]
+fn a_file_on_the_command_line_is_deleted_when_it_is_gone_and_its_folder_is_not() {
+    let mut memory = Memory::default();
+    memory.update(scan(&[("conf/a.yaml", &plugin("x", "1"))]));
+    let hidden = |is_gone| Scan {
+        hidden: vec![Hidden { path: "conf/a.yaml".into(), reason: "no such file or folder".into(), is_gone }],
+        ..Scan::default()
+    };
+    assert_eq!(plugins(&memory.update(hidden(false))), [("x", 1)]);
+    assert_eq!(plugins(&memory.update(hidden(true))), []);
 }
 
 #[test]

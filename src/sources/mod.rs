@@ -2,6 +2,19 @@
 //!
 //! Comes in: YAML and JSON files. Goes out: [`Loaded`], plugins and templates beside the faults of the rest.
 //! Invariant: one file's fault never takes another resource away; nothing here fetches a module.
+//!
+//! ```text
+//! disk ─ listing ─ scanner ─┐            which files there are, which are ready to be read
+//! inotify ─ inbox ──────────┴─ directory  when to look; publishes what became of it
+//!   bytes ─ manifest ─ yaml               a file's text as trees that know their lines
+//!     document ─ wasm_plugin              a tree as a resource, field by field (fields, report),
+//!              └ proxy_template ─ native  with every fault of it at once
+//!   memory ─ merge                        the last good content of each file, made one
+//! ```
+//!
+//! A file is read when it was closed after writing or renamed into place. What is broken, has turned empty, is refused
+//! or cannot be looked at keeps its last good content and is reported. Only a deleted file deletes, or a document that
+//! is gone from a sound file; a `--config` folder that vanishes as a whole deletes nothing.
 
 mod directory;
 #[cfg(test)]
@@ -23,9 +36,11 @@ mod report;
 mod scanner;
 #[cfg(test)]
 mod vectors;
+mod vm_config;
 mod wasm_plugin;
 mod workload;
 mod yaml;
+mod yaml_value;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

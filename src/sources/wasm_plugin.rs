@@ -2,19 +2,17 @@
 //!
 //! One validator for what Istio spreads over CRD, CEL rules and webhook: what any of them refuses is refused.
 
-use std::collections::BTreeSet;
-
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::fields::{Field, Object};
 use super::module_url;
-use super::names::is_c_identifier;
 use super::report::Report;
+use super::vm_config::vm_config;
 use super::workload::target;
 use crate::model::{
-    EnvVar, EnvVarSource, FailStrategy, ModuleLocation, ModuleRef, Plugin, PluginId, PluginType, Position, PullPolicy,
-    TrafficMatch, WasmProgram, WorkloadMode,
+    Digest, FailStrategy, ModuleLocation, ModuleRef, Plugin, PluginId, PluginType, Position, PullPolicy, TrafficMatch,
+    WasmProgram, WorkloadMode,
 };
 
 const SPEC: [&str; 16] = [
@@ -144,7 +142,7 @@ fn location(field: &Field<'_>, report: &mut Report<'_>) -> Option<ModuleLocation
     module_url::parse(text).map_err(|reason| report.fault(&field.path, reason)).ok()
 }
 
-fn sha256(field: &Field<'_>, report: &mut Report<'_>) -> Option<Option<crate::model::Digest>> {
+fn sha256(field: &Field<'_>, report: &mut Report<'_>) -> Option<Option<Digest>> {
     let text = field.text(report)?;
     if text.is_empty() {
         return Some(None);
@@ -154,50 +152,6 @@ fn sha256(field: &Field<'_>, report: &mut Report<'_>) -> Option<Option<crate::mo
             .fault(&field.path, format!("must be empty or 64 lowercase hex characters, has {}", text.chars().count()));
     });
     digest.ok().map(Some)
-}
-
-fn vm_config(field: &Field<'_>, report: &mut Report<'_>) -> Option<Vec<EnvVar>> {
-    let Some(list) = field.object(&["env"], report)?.get("env") else { return Some(Vec::new()) };
-    let mut names = BTreeSet::new();
-    let mut env = Vec::new();
-    for item in list.list(256, report)? {
-        let Some(variable) = variable(&item, report) else { continue };
-        if !names.insert(variable.name.clone()) {
-            report.fault(&format!("{}.name", item.path), format!("duplicate name \"{}\"", variable.name));
-        }
-        env.push(variable);
-    }
-    Some(env)
-}
-
-fn variable(field: &Field<'_>, report: &mut Report<'_>) -> Option<EnvVar> {
-    let object = field.object(&["name", "value", "valueFrom"], report)?;
-    let name = object.required("name", report).and_then(|name| name.text_of(1..=256, report));
-    if name.is_some_and(|name| !is_c_identifier(name)) {
-        report.warn(&format!("{}.name", field.path), "is no C identifier: many programs cannot read such a variable");
-    }
-    let is_host = choice(&object, "valueFrom", &[("INLINE", false), ("HOST", true)], report);
-    let value = object.get("value");
-    let source = match (is_host, &value) {
-        (true, None) => Some(EnvVarSource::Host),
-        (true, Some(value)) => {
-            report.fault(&value.path, "value may only be set when valueFrom is INLINE, and here it is HOST");
-            None
-        }
-        (false, None) => Some(EnvVarSource::Inline(String::new())),
-        (false, Some(value)) => inline(value, report).map(|text| EnvVarSource::Inline(text.to_owned())),
-    };
-    Some(EnvVar { name: name?.to_owned(), source: source? })
-}
-
-/// Only the CRD has a limit here, and it counts characters.
-fn inline<'n>(value: &Field<'n>, report: &mut Report<'_>) -> Option<&'n str> {
-    let text = value.text(report)?;
-    let length = text.chars().count();
-    if length > 2048 {
-        report.fault(&value.path, format!("must have at most 2048 characters, has {length}"));
-    }
-    Some(text)
 }
 
 fn matches(field: &Field<'_>, report: &mut Report<'_>) -> Option<Vec<TrafficMatch>> {
@@ -227,7 +181,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::model::{Digest, PluginKind, Selector, TargetReference, WorkloadTarget};
+    use crate::model::{EnvVar, EnvVarSource, PluginKind, Selector, TargetReference, WorkloadTarget};
     use crate::sources::document::{Content, Declaration};
     use crate::sources::manifest;
 
