@@ -115,4 +115,18 @@ mod tests {
         );
         assert_eq!(json["warnings"].as_array().map(Vec::len), Some(1));
     }
+
+    #[test]
+    fn warnings_alone_are_fine_a_fault_is_a_finding_and_a_missing_path_is_wrong_usage() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.yaml");
+        let validate = |spec: &str| {
+            let head = "apiVersion: extensions.istio.io/v1alpha1\nkind: WasmPlugin\nmetadata: {name: a}\n";
+            std::fs::write(&path, format!("{head}spec: {spec}\n")).unwrap();
+            run(Args { paths: vec![path.clone()], format: Format::Json }).unwrap()
+        };
+        assert_eq!(validate("{url: r/a, selector: {}}"), Outcome::Fine);
+        assert_eq!(validate("{url: ''}"), Outcome::Finding);
+        assert!(run(Args { paths: vec![folder.path().join("none")], format: Format::Text }).is_err());
+    }
 }

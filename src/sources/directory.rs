@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::inbox::Inbox;
 use super::listing::{Folder, Listing};
 use super::memory::Memory;
-use super::scanner::{SETTLED, Scanner};
+use super::scanner::Scanner;
 use super::{Finding, LastGood, Loaded};
 
 /// Between the first event and the look, so that several files written together are seen together.
@@ -42,7 +42,8 @@ struct Eye {
     /// Absent where the system has none left: then there is only the poll.
     watcher: Option<RecommendedWatcher>,
     watched: BTreeSet<Folder>,
-    is_waiting: bool,
+    /// When to look again although nothing happened.
+    again: Option<Duration>,
 }
 
 impl Directory {
@@ -61,7 +62,7 @@ impl Directory {
             inbox: inbox.clone(),
             watcher: watcher(&inbox),
             watched: BTreeSet::new(),
-            is_waiting: false,
+            again: None,
         };
         let loaded = eye.look();
         log_news(&Loaded::default(), &loaded);
@@ -78,7 +79,7 @@ impl Directory {
         let Self { mut eye, inbox, published } = self;
         loop {
             // A file that was not ready needs another look when it has lain still for long enough.
-            let pause = if eye.is_waiting { SETTLED } else { POLL };
+            let pause = eye.again.unwrap_or(POLL);
             tokio::select! {
                 () = inbox.bell.notified() => sleep(COALESCE).await,
                 () = sleep(pause) => {}
@@ -133,8 +134,8 @@ impl Eye {
     fn look(&mut self) -> Loaded {
         let mut loaded = Loaded::default();
         for _ in 0..MAX_LOOKS {
-            let scanned = self.scanner.scan(&self.inbox.writes(), SystemTime::now());
-            self.is_waiting = scanned.is_waiting;
+            let scanned = self.scanner.scan(self.inbox.writes(), SystemTime::now());
+            self.again = scanned.again;
             let has_new_folders = self.watch(&scanned.listing);
             loaded = self.memory.update(scanned.scan);
             // What happened in a folder before it was watched is only seen by looking again.

@@ -211,3 +211,22 @@ async fn a_file_renamed_within_the_folder_never_takes_its_plugin_away() {
     let loaded = watched.until(moved).await;
     assert_eq!(plugins(&loaded), [("a", 1)]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_are_written_all_the_time_are_never_seen_half_written() {
+    const ROUNDS: i32 = 300;
+    let mut watched = Watched::new(|_| {});
+    let conf = watched.path("");
+    let writer = std::thread::spawn(move || {
+        for round in 1..=ROUNDS {
+            fs::write(conf.join("a.yaml"), plugin("a", round)).unwrap();
+            fs::write(conf.join("b.yaml"), plugin("b", round)).unwrap();
+            fs::write(conf.join(".c"), plugin("c", round)).unwrap();
+            fs::rename(conf.join(".c"), conf.join("c.yaml")).unwrap();
+        }
+    });
+    let last = [("a", ROUNDS), ("b", ROUNDS), ("c", ROUNDS)];
+    let loaded = watched.until(|loaded| !loaded.faults.is_empty() || plugins(loaded) == last).await;
+    assert_eq!(loaded.faults, []);
+    writer.join().unwrap();
+}

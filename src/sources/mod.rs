@@ -88,6 +88,6 @@ pub struct Finding {
 
 /// Reads `paths` (files and folders) once, offline.
 pub fn load(paths: &[PathBuf]) -> Loaded {
-    let scanned = Scanner::new(paths.to_vec()).scan(&Writes::default(), SystemTime::now());
+    let scanned = Scanner::new(paths.to_vec()).scan(Writes::default(), SystemTime::now());
     Memory::default().update(scanned.scan)
 }

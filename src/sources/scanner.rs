@@ -14,7 +14,10 @@ use super::manifest::{MAX_FILE_BYTES, too_large};
 use super::memory::{Scan, Seen};
 
 /// How long a file must lie still before it is read without an event.
-pub(super) const SETTLED: Duration = Duration::from_secs(1);
+const SETTLED: Duration = Duration::from_secs(1);
+/// How long a file must lie still after it was closed: somebody who writes it again at once has truncated it by now,
+/// and the event that says so may be on its way yet.
+const QUIET: Duration = Duration::from_millis(15);
 
 /// What is known of writers since the last scan. Real paths.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,6 +33,8 @@ pub(super) struct Scanner {
     roots: Vec<PathBuf>,
     /// Each file as it was when it was read.
     known: BTreeMap<PathBuf, Listed>,
+    /// Real paths of files that were closed and have not lain still for long enough.
+    pending: BTreeSet<PathBuf>,
     is_first: bool,
 }
 
@@ -38,34 +43,45 @@ pub(super) struct Scanned {
     pub scan: Scan,
     /// For what is to be watched.
     pub listing: Listing,
-    /// Whether a changed file was not ready.
-    pub is_waiting: bool,
+    /// When to look again at the latest, as a changed file was not ready.
+    pub again: Option<Duration>,
 }
 
 impl Scanner {
     pub(super) fn new(roots: Vec<PathBuf>) -> Self {
-        Self { roots, known: BTreeMap::new(), is_first: true }
+        Self { roots, known: BTreeMap::new(), pending: BTreeSet::new(), is_first: true }
     }
 
-    pub(super) fn scan(&mut self, writes: &Writes, now: SystemTime) -> Scanned {
+    pub(super) fn scan(&mut self, mut writes: Writes, now: SystemTime) -> Scanned {
+        let pending = std::mem::take(&mut self.pending).into_iter();
+        writes.done.extend(pending.filter(|path| !writes.open.contains(path)));
         let listing = list(&self.roots);
         self.known.retain(|path, _| listing.files.contains_key(path));
         let mut scan = Scan { hidden: listing.hidden.clone(), ..Scan::default() };
-        let mut is_waiting = false;
+        let mut again = None;
         for (path, listed) in &listing.files {
-            let seen = match verdict(listed, self.known.get(path), writes, now) {
-                Verdict::Unchanged => Some(Seen::Same),
-                Verdict::NotReady if !self.is_first => None,
-                Verdict::NotReady | Verdict::Ready => read(path, listed),
+            let seen = match verdict(listed, self.known.get(path), &writes, now) {
+                Verdict::Unchanged => Seen::Same,
+                Verdict::NotReady if !self.is_first => self.postpone(listed, &writes, &mut again),
+                Verdict::NotReady | Verdict::Ready => {
+                    read(path, listed).unwrap_or_else(|| self.postpone(listed, &writes, &mut again))
+                }
             };
-            is_waiting |= seen.is_none();
-            if matches!(seen, Some(Seen::Read(_) | Seen::Unreadable(_))) {
+            if !matches!(seen, Seen::Same) {
                 self.known.insert(path.clone(), listed.clone());
             }
-            scan.files.insert(path.clone(), seen.unwrap_or(Seen::Same));
+            scan.files.insert(path.clone(), seen);
         }
         self.is_first = false;
-        Scanned { scan, listing, is_waiting }
+        Scanned { scan, listing, again }
+    }
+
+    fn postpone(&mut self, listed: &Listed, writes: &Writes, again: &mut Option<Duration>) -> Seen {
+        let done = listed.target.as_ref().filter(|target| is_at_or_below(target, &writes.done));
+        let pause = if done.is_some() { quiet(listed) } else { SETTLED };
+        *again = Some(again.map_or(pause, |again| again.min(pause)));
+        self.pending.extend(done.cloned());
+        Seen::Same
     }
 }
 
@@ -79,7 +95,8 @@ enum Verdict {
 fn verdict(listed: &Listed, known: Option<&Listed>, writes: &Writes, now: SystemTime) -> Verdict {
     let is_done = listed.target.as_deref().is_some_and(|target| is_at_or_below(target, &writes.done));
     if is_done {
-        return Verdict::Ready;
+        let is_ready = has_lain_still(quiet(listed), listed.stamp.modified, now);
+        return if is_ready { Verdict::Ready } else { Verdict::NotReady };
     }
     if known == Some(listed) {
         return Verdict::Unchanged;
@@ -89,23 +106,33 @@ fn verdict(listed: &Listed, known: Option<&Listed>, writes: &Writes, now: System
     }
     // A symlink that leads elsewhere than before is a rename into place, such as a ConfigMap's `..data`.
     let is_led_elsewhere = listed.is_symlinked && known.is_none_or(|known| known.target != listed.target);
-    if is_led_elsewhere || is_settled(listed.stamp.modified, now) { Verdict::Ready } else { Verdict::NotReady }
+    let is_ready = is_led_elsewhere || has_lain_still(SETTLED, listed.stamp.modified, now);
+    if is_ready { Verdict::Ready } else { Verdict::NotReady }
+}
+
+/// An empty file has time: most of them are about to be written, and a busy disk can hold up the writer for long.
+fn quiet(listed: &Listed) -> Duration {
+    if listed.stamp.len == 0 { SETTLED } else { QUIET }
 }
 
 fn is_at_or_below(path: &Path, done: &BTreeSet<PathBuf>) -> bool {
     path.ancestors().any(|ancestor| done.contains(ancestor))
 }
 
-/// A time in the future is a wrong clock, and says nothing.
-fn is_settled(modified: Option<SystemTime>, now: SystemTime) -> bool {
-    let age = modified.and_then(|modified| now.duration_since(modified).ok());
-    age.is_none_or(|age| age >= SETTLED)
+/// A time far in the future is a wrong clock, and says nothing; one that is near was written during the scan.
+fn has_lain_still(long: Duration, modified: Option<SystemTime>, now: SystemTime) -> bool {
+    match modified.map(|modified| now.duration_since(modified)) {
+        Some(Ok(age)) => age >= long,
+        Some(Err(ahead)) => ahead.duration() > Duration::from_secs(60),
+        None => true,
+    }
 }
 
 /// `None` if the file changed while it was read.
 fn read(path: &Path, listed: &Listed) -> Option<Seen> {
     match read_bytes(path) {
-        Ok((stamp, Seen::Read(_))) if stamp != listed.stamp => None,
+        // The length as well, as time stamps are coarse.
+        Ok((stamp, Seen::Read(bytes))) if stamp != listed.stamp || bytes.len() as u64 != stamp.len => None,
         Ok((_, seen)) => Some(seen),
         Err(_) if listed.target.is_none() => Some(Seen::Unreadable("is a symlink that leads nowhere".to_owned())),
         Err(error) => Some(Seen::Unreadable(format!("cannot be read: {error}"))),
@@ -134,7 +161,7 @@ mod tests {
     const NOW: Duration = Duration::from_secs(1_000_000);
 
     fn listed(target: &str, modified: Duration) -> Listed {
-        let stamp = Stamp { modified: Some(SystemTime::UNIX_EPOCH + modified), ..Stamp::default() };
+        let stamp = Stamp { modified: Some(SystemTime::UNIX_EPOCH + modified), len: 1, ..Stamp::default() };
         Listed { target: Some(target.into()), is_symlinked: false, stamp }
     }
 
@@ -148,8 +175,13 @@ mod tests {
         let fresh = listed("/c/a.yaml", NOW);
         let settled = listed("/c/a.yaml", NOW - SETTLED);
         assert_eq!(judge(&fresh, None, &[], &[]), Verdict::NotReady);
-        assert_eq!(judge(&fresh, Some(&settled), &["/c/a.yaml"], &[]), Verdict::Ready);
-        assert_eq!(judge(&fresh, None, &["/c"], &[]), Verdict::Ready);
+        let quiet = listed("/c/a.yaml", NOW - QUIET);
+        assert_eq!(judge(&fresh, None, &["/c/a.yaml"], &[]), Verdict::NotReady);
+        assert_eq!(judge(&quiet, Some(&settled), &["/c/a.yaml"], &[]), Verdict::Ready);
+        assert_eq!(judge(&quiet, None, &["/c"], &[]), Verdict::Ready);
+        assert_eq!(judge(&quiet, None, &[], &[]), Verdict::NotReady);
+        let empty = Listed { stamp: Stamp { len: 0, ..quiet.stamp }, ..quiet };
+        assert_eq!(judge(&empty, None, &["/c"], &[]), Verdict::NotReady);
         assert_eq!(judge(&settled, Some(&fresh), &[], &[]), Verdict::Ready);
         assert_eq!(judge(&settled, Some(&settled), &[], &[]), Verdict::Unchanged);
     }
@@ -176,13 +208,29 @@ mod tests {
     fn a_file_that_nobody_closed_is_read_once_it_has_lain_still_and_only_once() {
         let folder = tempfile::tempdir().unwrap();
         let mut scanner = Scanner::new(vec![folder.path().to_owned()]);
-        scanner.scan(&Writes::default(), SystemTime::now());
-        let seen = |scanned: Scanned| (scanned.is_waiting, format!("{:?}", scanned.scan.files.into_values().next()));
-        let mut scan = |now| seen(scanner.scan(&Writes::default(), now));
+        scanner.scan(Writes::default(), SystemTime::now());
+        let seen = |scanned: Scanned| (scanned.again, format!("{:?}", scanned.scan.files.into_values().next()));
+        let mut scan = |now| seen(scanner.scan(Writes::default(), now));
         fs::write(folder.path().join("a.yaml"), "yy").unwrap();
         let written = fs::metadata(folder.path().join("a.yaml")).unwrap().modified().unwrap();
-        assert_eq!(scan(written), (true, "Some(Same)".to_owned()));
-        assert_eq!(scan(written + SETTLED), (false, "Some(Read([121, 121]))".to_owned()));
-        assert_eq!(scan(written + SETTLED), (false, "Some(Same)".to_owned()));
+        assert_eq!(scan(written), (Some(SETTLED), "Some(Same)".to_owned()));
+        assert_eq!(scan(written + SETTLED), (None, "Some(Read([121, 121]))".to_owned()));
+        assert_eq!(scan(written + SETTLED), (None, "Some(Same)".to_owned()));
+    }
+
+    #[test]
+    fn a_file_that_was_closed_just_now_is_read_a_moment_later() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = fs::canonicalize(folder.path()).unwrap().join("a.yaml");
+        let mut scanner = Scanner::new(vec![folder.path().to_owned()]);
+        scanner.scan(Writes::default(), SystemTime::now());
+        fs::write(&path, "x").unwrap();
+        let written = fs::metadata(&path).unwrap().modified().unwrap();
+        let closed = Writes { done: [path].into(), ..Writes::default() };
+        let scanned = scanner.scan(closed, written);
+        assert_eq!(scanned.again, Some(QUIET));
+        let scanned = scanner.scan(Writes::default(), written + QUIET);
+        assert_eq!(scanned.again, None);
+        assert_eq!(format!("{:?}", scanned.scan.files.into_values().next()), "Some(Read([120]))");
     }
 }
