@@ -249,10 +249,29 @@ fn timestamp(field: &Field<'_>, report: &mut Report<'_>) -> Option<Timestamp> {
 impl Declaration {
     fn new(document: &Node, identity: Option<Identity>, content: Option<Content>, report: Report<'_>) -> Self {
         let content = content.filter(|_| report.faults.is_empty());
-        let text = if content.is_some() { document.to_json().to_string() } else { String::new() };
+        let text = if content.is_some() { json_text(document) } else { String::new() };
         let Report { faults, warnings, .. } = report;
         Self { identity, content, text, place: document.place, faults, warnings }
     }
+}
+
+/// `document` as JSON that is YAML as well: what only JSON allows within quotes is escaped.
+fn json_text(document: &Node) -> String {
+    let is_odd =
+        |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}');
+    let text = document.to_json().to_string();
+    if !text.contains(is_odd) {
+        return text;
+    }
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_odd(c) {
+            escaped.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped
 }
 
 impl fmt::Display for Identity {

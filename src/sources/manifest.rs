@@ -92,6 +92,12 @@ mod tests {
     }
 
     #[test]
+    fn a_file_may_hold_thousands_of_resources() {
+        let text = "apiVersion: v1\nkind: Secret\nmetadata: {name: a}\n---\n".repeat(2_000);
+        assert!(parse(Path::new("a.yaml"), text.as_bytes()).is_ok());
+    }
+
+    #[test]
     fn a_list_is_taken_apart() {
         let plugin =
             "apiVersion: extensions.istio.io/v1alpha1, kind: WasmPlugin, metadata: {name: a}, spec: {url: r/a}";

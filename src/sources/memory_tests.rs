@@ -138,6 +138,16 @@ fn a_restart_with_a_broken_file_takes_nothing_away() {
 }
 
 #[test]
+fn whatever_text_a_plugin_holds_survives_a_restart() {
+    let odd = r#""\x7f\u0085\u2028\ufeff\uffff\0 é 😀 \\ \" \t\n""#;
+    let text = plugin("x", "1").replace("url: r/a", &format!("url: r/a, pluginConfig: {{k: {odd}}}"));
+    let before = Memory::default().update(scan(&[("a.yaml", &text)]));
+    assert_eq!(before.faults, []);
+    let after = Memory::recall(&before.last_good).update(scan(&[("a.yaml", "[")]));
+    assert_eq!(after.plugins, before.plugins);
+}
+
+#[test]
 fn an_unchanged_plugin_stays_the_same_value() {
     let mut memory = Memory::default();
     let first = memory.update(scan(&[("a.yaml", &plugin("x", "1"))]));

@@ -55,7 +55,13 @@ pub(super) fn parse(text: &str) -> Result<Vec<Node>, BrokenText> {
     let options = serde_saphyr::options! {
         legacy_octal_numbers: true,
         with_snippet: false,
-        budget: serde_saphyr::budget! { max_depth: MAX_DEPTH },
+        // The size of the file bounds the rest.
+        budget: serde_saphyr::budget! {
+            max_depth: MAX_DEPTH,
+            max_documents: usize::MAX,
+            max_nodes: usize::MAX,
+            max_events: usize::MAX,
+        },
         alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: 100_000 },
     };
     let documents: Vec<Spanned<Value>> = serde_saphyr::from_multiple_with_options(text, options).map_err(broken)?;
