@@ -4,13 +4,11 @@
 //! revision must not be sent again to the same process (design, section 5, rule 4).
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::json_file;
 use crate::model::{EnvoyVersion, PluginId, Proxy, Revision};
 
 /// A proxy with something to remember takes some 300 bytes: 3 MB at most. Past it the memory starts anew, which costs
@@ -36,16 +34,9 @@ struct Refusal {
 }
 
 impl Refusals {
-    /// Reads what was remembered. A file that is missing or broken is an empty memory; the latter is logged.
     pub fn open(data_dir: &Path) -> Self {
         let path = data_dir.join(FILE);
-        let proxies = match fs::read(&path) {
-            Ok(text) => serde_json::from_slice(&text).unwrap_or_else(|error| {
-                tracing::warn!(path = %path.display(), %error, "remembered refusals are unreadable and start anew");
-                BTreeMap::new()
-            }),
-            Err(_) => BTreeMap::new(),
-        };
+        let proxies = json_file::read(&path);
         Self { path, proxies }
     }
 
@@ -79,20 +70,9 @@ impl Refusals {
         self.save();
     }
 
-    /// Refusals are rare and the file is small: written whole, and renamed into place.
     fn save(&self) {
-        if let Err(error) = self.write() {
-            tracing::error!(path = %self.path.display(), %error, "refusals cannot be remembered across a restart");
-        }
-    }
-
-    fn write(&self) -> io::Result<()> {
-        let folder = self.path.parent().unwrap_or(Path::new("."));
-        fs::create_dir_all(folder)?;
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        file.write_all(&serde_json::to_vec(&self.proxies)?)?;
-        file.persist(&self.path)?;
-        Ok(())
+        // Refusals are rare.
+        json_file::write(&self.path, &self.proxies);
     }
 }
 

@@ -209,7 +209,8 @@ async fn a_change_wakes_only_the_proxies_that_it_touches() {
     world.settle();
     let (_, mut web) = world.connect("web", &[("app", "web")], false);
     let (_, mut api) = world.connect("api", &[("app", "api")], false);
-    (web.mark_unchanged(), api.mark_unchanged());
+    web.mark_unchanged();
+    api.mark_unchanged();
     let only_web = Selector(BTreeMap::from([("app".to_owned(), "web".to_owned())]));
     world.plugin("auth", |plugin| plugin.target = WorkloadTarget::Labels(only_web)).module("auth", Some("1")).settle();
     assert!(web.has_changed().unwrap());

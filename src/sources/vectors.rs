@@ -1,26 +1,16 @@
-//! The shared cases in `../shared/vectors`, as far as they concern WasmPlugin.
-//!
-//! They lie beside the repository, not in it. Where they are missing, the test says so, and fails in CI.
+//! The cases in `tests/vectors`, as far as they concern WasmPlugin.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::Value;
 
 use super::document::Declaration;
 use super::manifest;
 
-/// The cases in `file` below `key`, or nothing.
+/// The cases in `file` below `key`.
 fn cases(file: &str, key: &str) -> Vec<Value> {
-    let folder = std::env::var_os("WASMPLANE_SHARED")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"), PathBuf::from);
-    let path = folder.join("vectors").join(file);
-    let Ok(text) = std::fs::read_to_string(&path) else {
-        let message = format!("{} is missing: ITS CASES ARE NOT TESTED", path.display());
-        assert!(std::env::var("CI").as_deref() != Ok("true"), "{message}");
-        eprintln!("{message}");
-        return Vec::new();
-    };
-    let document: Value = serde_saphyr::from_str(&text).unwrap();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors").join(file);
+    let document: Value = serde_saphyr::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
     document[key].as_array().unwrap().clone()
 }
 
