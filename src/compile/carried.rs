@@ -43,7 +43,7 @@ fn carried_by(kind: &Kind, index: usize, member: &Member, served: &[Served], cat
     }
     let revision = match &member.run {
         Run::Revision(revision) | Run::LastGood(revision) => Some(revision.revision),
-        Run::StandIn { .. } | Run::Unsupported { .. } | Run::Absent => None,
+        Run::StandIn { .. } | Run::Unsupported { .. } | Run::Disabled | Run::Absent => None,
     };
     Carried {
         plugin: member.plugin.id.clone(),

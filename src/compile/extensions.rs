@@ -10,8 +10,8 @@ use std::sync::{Arc, OnceLock};
 use dashmap::DashMap;
 
 use super::content::{Content, chain, rbac};
-use super::{Kind, Member, Run, names, wasm};
-use crate::model::{PluginId, PluginType, Position, WithoutConfig};
+use super::{Kind, Member, Run, lua, names, wasm};
+use crate::model::{PluginId, PluginRevision, PluginType, Position, Program, WithoutConfig};
 use crate::snapshot::{Extension, Extensions, Resource};
 
 /// All that the extensions of one kind of proxy are made of.
@@ -83,13 +83,9 @@ impl Catalog {
 
     /// What a plugin is inside a chain; an open stand-in is left out.
     fn member(&self, index: usize) -> Option<Content> {
-        let plugin = &self.plugins[index].plugin;
-        match &self.plugins[index].run {
-            Run::Revision(_) | Run::LastGood(_) => self.filter(index),
-            Run::StandIn { .. } | Run::Unsupported { .. } if plugin.fail_strategy.is_open() => None,
-            Run::StandIn { .. } | Run::Unsupported { .. } => Some(rbac(plugin.plugin_type, false)),
-            Run::Absent => None,
-        }
+        let member = &self.plugins[index];
+        let is_nothing = matches!(member.run, Run::Absent) || (!member.is_running() && member.is_open());
+        (!is_nothing).then(|| self.filter(index).unwrap_or_else(|| rbac(member.plugin.plugin_type, false)))
     }
 
     fn plugin(&self, name: &str, id: &PluginId, plugin_type: PluginType) -> Option<Extension> {
@@ -102,17 +98,24 @@ impl Catalog {
             // Neither open nor closed before it is known: a proxy that holds something keeps it.
             return None;
         }
-        let stand_in = || rbac(plugin_type, member.plugin.fail_strategy.is_open());
+        let stand_in = || rbac(plugin_type, member.is_open());
         Some(self.keep(name, || self.filter(index).unwrap_or_else(stand_in).into_resource_or(name, stand_in())))
     }
 
     fn filter(&self, index: usize) -> Option<Content> {
         match &self.plugins[index].run {
             Run::Revision(revision) | Run::LastGood(revision) => {
-                Some(self.filters[index].get_or_init(|| wasm::filter(revision)).clone())
+                Some(self.filters[index].get_or_init(|| filter_of(revision)).clone())
             }
             _ => None,
         }
+    }
+}
+
+fn filter_of(revision: &PluginRevision) -> Content {
+    match &revision.plugin.program {
+        Program::Wasm(program) => wasm::filter(revision, program),
+        Program::Lua(program) => lua::filter(revision, program),
     }
 }
 

@@ -9,7 +9,8 @@ use super::{Kind, Member, Run};
 use crate::model::{
     Capabilities, Code, Digest, Direction, FailStrategy, ForwardTo, Host, ListenerProtocol, ListenerSpec, Module,
     ModuleLocation, ModuleRef, ModuleState, Plugin, PluginEntry, PluginId, PluginKind, PluginRevision, PluginType,
-    Position, Proxy, ProxyTemplate, PullPolicy, TemplateId, WasmProgram, WithoutConfig, WorkloadTarget,
+    Position, Program, Proxy, ProxyTemplate, PullPolicy, TemplateId, WasmOptions, WasmProgram, WithoutConfig,
+    WorkloadTarget,
 };
 
 pub fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -28,7 +29,7 @@ pub fn plugin(id: &str) -> Plugin {
         priority: 0,
         plugin_type: PluginType::Http,
         fail_strategy: FailStrategy::FailClose,
-        program: WasmProgram {
+        program: Program::Wasm(WasmProgram {
             module: ModuleRef {
                 location: ModuleLocation::Http(format!("https://modules.test/{name}.wasm")),
                 sha256: None,
@@ -38,7 +39,17 @@ pub fn plugin(id: &str) -> Plugin {
             config: None,
             root_id: String::new(),
             env: Vec::new(),
-        },
+            options: WasmOptions::default(),
+        }),
+        is_disabled: false,
+    }
+}
+
+/// The module and its settings of a plugin made here.
+pub fn wasm(plugin: &mut Plugin) -> &mut WasmProgram {
+    match &mut plugin.program {
+        Program::Wasm(program) => program,
+        Program::Lua(_) => panic!("the plugins of these tests are modules"),
     }
 }
 

@@ -14,6 +14,7 @@ mod fill;
 #[cfg(test)]
 mod fixtures;
 mod key;
+mod lua;
 mod matches;
 mod merge;
 mod names;
@@ -61,6 +62,18 @@ pub struct Member {
     pub run: Run,
 }
 
+impl Member {
+    /// Whether the plugin's own filter runs, in some revision.
+    fn is_running(&self) -> bool {
+        matches!(self.run, Run::Revision(_) | Run::LastGood(_))
+    }
+
+    /// Whether traffic passes where the plugin's own filter does not run.
+    fn is_open(&self) -> bool {
+        matches!(self.run, Run::Disabled) || self.plugin.fail_strategy.is_open()
+    }
+}
+
 /// What runs in a plugin's place.
 #[derive(Clone, Debug)]
 pub enum Run {
@@ -75,6 +88,8 @@ pub enum Run {
     Unsupported {
         reason: String,
     },
+    /// Taken out by its operator: everything passes.
+    Disabled,
     /// No module yet, and the proxy was running before: nothing of it anywhere.
     Absent,
 }

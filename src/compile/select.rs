@@ -41,13 +41,16 @@ fn placing(entry: &PluginEntry) -> &Arc<crate::model::Plugin> {
 }
 
 fn run(entry: &PluginEntry, proxy: &Proxy, facts: &ProxyFacts, releases: &[EnvoyVersion]) -> Run {
+    if entry.desired.is_disabled {
+        return Run::Disabled;
+    }
     let Some(running) = &entry.running else {
         return match facts.stand_ins.contains(&entry.desired.id) {
             true => Run::StandIn { reason: "no module yet".into() },
             false => Run::Absent,
         };
     };
-    if !proxy.capabilities.wasm {
+    if !proxy.capabilities.wasm && running.plugin.wasm().is_some() {
         return Run::Unsupported { reason: "this Envoy has no Wasm runtime (envoy.wasm.runtime.v8)".into() };
     }
     if let Some(reason) = refusal(running, proxy, releases) {
@@ -73,7 +76,7 @@ fn run(entry: &PluginEntry, proxy: &Proxy, facts: &ProxyFacts, releases: &[Envoy
 fn refusal<'a>(revision: &'a PluginRevision, proxy: &Proxy, releases: &[EnvoyVersion]) -> Option<&'a str> {
     match &revision.code {
         Code::Module(module) => module.refusal_by(proxy.version, releases),
-        Code::OnProxy(_) => None,
+        Code::OnProxy(_) | Code::InSpecification => None,
     }
 }
 

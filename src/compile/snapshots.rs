@@ -68,7 +68,8 @@ fn filling(kind: &Kind, listener: &MergedListener, plan: &Plan) -> Filling {
 /// The filter of a plugin of its own. It stays through a stand-in, so that the listener does not change with it.
 fn stub(kind: &Kind, member: &Member) -> Option<(Position, Stub)> {
     let has_wasm = kind.capabilities.wasm;
-    let is_nothing = matches!(member.run, Run::Absent) || (!has_wasm && member.plugin.fail_strategy.is_open());
+    let is_out = !has_wasm && !member.is_running() && member.is_open();
+    let is_nothing = matches!(member.run, Run::Absent) || is_out;
     (!is_nothing).then(|| (member.plugin.position, Stub::plugin(&member.plugin, has_wasm)))
 }
 

@@ -33,6 +33,7 @@ impl Stub {
         use type_urls::{HTTP_LUA, HTTP_RBAC, HTTP_WASM, NETWORK_RBAC, NETWORK_WASM};
         let types: &[&str] = match (plugin.plugin_type, has_wasm) {
             (PluginType::Http, true) => &[HTTP_WASM, HTTP_LUA, HTTP_RBAC],
+            (PluginType::Http, false) if plugin.wasm().is_none() => &[HTTP_LUA, HTTP_RBAC],
             (PluginType::Http, false) => &[HTTP_RBAC],
             (PluginType::Network, true) => &[NETWORK_WASM, NETWORK_RBAC],
             (PluginType::Network, false) => &[NETWORK_RBAC],

@@ -2,51 +2,57 @@
 //!
 //! Invariant: the module's bytes are shared, never copied; equal revisions give equal bytes.
 
-use envoy_types::pb::envoy::extensions::wasm::v3::FailurePolicy;
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::core::v3::BackoffStrategy;
+use envoy_types::pb::envoy::extensions::wasm::v3::{FailurePolicy, ReloadConfig};
 use prost::Message as _;
 use serde_json::{Value, json};
 
 use super::content::Content;
 use super::type_urls;
-use crate::model::{Code, EnvVarSource, FailStrategy, PluginRevision, PluginType};
+use crate::model::{Code, EnvVarSource, FailStrategy, PluginRevision, PluginType, WasmOptions, WasmProgram};
 use crate::snapshot::{Part, Rope, Version};
 
 const RUNTIME: &str = "envoy.wasm.runtime.v8";
 
 /// The filter of a revision, HTTP or network by the plugin's type.
-pub fn filter(revision: &PluginRevision) -> Content {
+pub fn filter(revision: &PluginRevision, program: &WasmProgram) -> Content {
     let plugin = &revision.plugin;
     let id = plugin.id.to_string();
     let type_url = match plugin.plugin_type {
         PluginType::Http => type_urls::HTTP_WASM,
         PluginType::Network => type_urls::NETWORK_WASM,
     };
-    let vm_id = vm_id(revision);
+    let vm_id = vm_id(revision, program);
     // serde_json writes compact text and sorts the keys of a map.
-    let configuration = plugin.program.config.as_ref().map(|config| Value::from(config.clone()).to_string());
+    let configuration = program.config.as_ref().map(|config| Value::from(config.clone()).to_string());
     let policy = failure_policy(plugin.fail_strategy);
 
     // envoy.extensions.wasm.v3.PluginConfig, inside Wasm.config = 1.
     let mut config = Rope::new();
     config.string(1, &id);
-    config.string(2, &plugin.program.root_id);
-    config.message(3, &vm_config(revision, &vm_id));
+    config.string(2, &program.root_id);
+    config.message(3, &vm_config(revision, program, &vm_id));
     if let Some(text) = &configuration {
         config.message(4, &Rope::any("type.googleapis.com/google.protobuf.StringValue", &Rope::encode(text)));
     }
     config.push(PolicyField { failure_policy: policy.into() }.encode_to_vec().into());
+    config.append(&options(&program.options));
     let mut wasm = Rope::new();
     wasm.message(1, &config);
 
     let source = json!({
         "type_url": type_url,
         "name": id,
-        "root_id": plugin.program.root_id,
+        "root_id": program.root_id,
         "vm_id": vm_id,
         "runtime": RUNTIME,
-        "vm": vm_source(revision),
+        "vm": vm_source(revision, program),
         "configuration": configuration,
         "failure_policy": policy.as_str_name(),
+        "allow_on_headers_stop_iteration": program.options.allow_on_headers_stop_iteration,
+        "reload_backoff": program.options.reload_backoff.map(|backoff| json!([backoff.base, backoff.max])),
     });
     let part = Part { owner: id.into(), revision: revision.revision.to_string().into() };
     Content { any: Rope::any(type_url, &wasm), source, parts: vec![part] }
@@ -59,6 +65,40 @@ struct PolicyField {
     failure_policy: i32,
 }
 
+/// The fields of `PluginConfig` that only some plugins have: `capability_restriction_config` = 6, `reload_config` = 8,
+/// `allow_on_headers_stop_iteration` = 9.
+fn options(options: &WasmOptions) -> Rope {
+    let mut fields = Rope::new();
+    if let Some(allowed) = &options.allowed_capabilities {
+        let mut restriction = Rope::new();
+        for capability in allowed {
+            // map<string, SanitizationConfig>, whose values are empty.
+            let mut entry = Rope::new();
+            entry.string(1, capability);
+            entry.message(2, &Rope::new());
+            restriction.message(1, &entry);
+        }
+        fields.message(6, &restriction);
+    }
+    if let Some(backoff) = &options.reload_backoff {
+        let strategy =
+            BackoffStrategy { base_interval: duration(backoff.base), max_interval: backoff.max.and_then(duration) };
+        let reload = ReloadConfig { backoff: Some(strategy) };
+        fields.message(8, &Rope::encode(&reload));
+    }
+    if let Some(is_allowed) = options.allow_on_headers_stop_iteration {
+        fields.message(9, &Rope::encode(&is_allowed));
+    }
+    fields
+}
+
+/// `None` for a length of time that protobuf cannot say: over 292 billion years.
+fn duration(length: Duration) -> Option<envoy_types::pb::google::protobuf::Duration> {
+    let seconds = i64::try_from(length.as_secs()).ok()?;
+    let nanos = i32::try_from(length.subsec_nanos()).ok()?;
+    Some(envoy_types::pb::google::protobuf::Duration { seconds, nanos })
+}
+
 fn failure_policy(strategy: FailStrategy) -> FailurePolicy {
     match strategy {
         FailStrategy::FailClose => FailurePolicy::FailClosed,
@@ -68,32 +108,32 @@ fn failure_policy(strategy: FailStrategy) -> FailurePolicy {
 }
 
 /// What a VM is made of, its configuration not being part of it (design, section 5, rule 6).
-fn vm_source(revision: &PluginRevision) -> Value {
+fn vm_source(revision: &PluginRevision, program: &WasmProgram) -> Value {
     let code = match &revision.code {
         Code::Module(module) => json!({"sha256": module.digest.to_string()}),
         Code::OnProxy(path) => json!({"filename": path.display().to_string()}),
+        Code::InSpecification => Value::Null,
     };
-    let env: Vec<_> = env(revision)
+    let env: Vec<_> = env(program)
         .into_iter()
         .map(|(name, value)| match value {
             Some(value) => json!([name, value]),
             None => json!([name]),
         })
         .collect();
-    json!({"code": code, "env": env})
+    // Up to 1.39 Envoy keeps a VM's old restriction as long as its id stays the same (lab, rv1).
+    json!({"code": code, "env": env, "allowed_capabilities": program.options.allowed_capabilities})
 }
 
 /// Each plugin has a VM of its own, and a new one when what the VM is made of changes.
-fn vm_id(revision: &PluginRevision) -> String {
-    let hash = Version::of(&vm_source(revision));
+fn vm_id(revision: &PluginRevision, program: &WasmProgram) -> String {
+    let hash = Version::of(&vm_source(revision, program));
     format!("{}@{}", revision.id(), &hash.as_str()[..16])
 }
 
 /// Variables by name; `None` where Envoy's own environment has the value.
-fn env(revision: &PluginRevision) -> Vec<(&str, Option<&str>)> {
-    let mut env: Vec<_> = revision
-        .plugin
-        .program
+fn env(program: &WasmProgram) -> Vec<(&str, Option<&str>)> {
+    let mut env: Vec<_> = program
         .env
         .iter()
         .map(|variable| match &variable.source {
@@ -106,12 +146,13 @@ fn env(revision: &PluginRevision) -> Vec<(&str, Option<&str>)> {
 }
 
 /// `envoy.extensions.wasm.v3.VmConfig`, by hand: prost would copy the module and shuffle the map.
-fn vm_config(revision: &PluginRevision, vm_id: &str) -> Rope {
+fn vm_config(revision: &PluginRevision, program: &WasmProgram, vm_id: &str) -> Rope {
     let mut local = Rope::new();
     match &revision.code {
         // envoy.config.core.v3.DataSource: filename = 1, inline_bytes = 2.
         Code::Module(module) => local.bytes(2, module.bytes.clone()),
         Code::OnProxy(path) => local.string(1, &path.display().to_string()),
+        Code::InSpecification => {}
     }
     let mut code = Rope::new();
     code.message(1, &local);
@@ -120,7 +161,7 @@ fn vm_config(revision: &PluginRevision, vm_id: &str) -> Rope {
     vm.string(1, vm_id);
     vm.string(2, RUNTIME);
     vm.message(3, &code);
-    let env = env(revision);
+    let env = env(program);
     if !env.is_empty() {
         vm.message(7, &environment_variables(&env));
     }
@@ -146,30 +187,39 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::compile::fixtures::wasm;
     use crate::compile::fixtures::{plugin, revision, run};
-    use crate::model::{EnvVar, Plugin, PluginRevision};
+    use crate::model::{EnvVar, Plugin, PluginRevision, ReloadBackoff};
     use crate::protobuf::to_json;
 
     fn full() -> Plugin {
         let mut plugin = plugin("shop/auth");
         plugin.fail_strategy = FailStrategy::FailOpen;
-        plugin.program.root_id = "root".into();
-        plugin.program.config = json!({"b": [1, "x"], "a": {"z": null}}).as_object().cloned();
+        wasm(&mut plugin).root_id = "root".into();
+        wasm(&mut plugin).config = json!({"b": [1, "x"], "a": {"z": null}}).as_object().cloned();
         let inline = |name: &str, value: &str| EnvVar { name: name.into(), source: EnvVarSource::Inline(value.into()) };
         let host = |name: &str| EnvVar { name: name.into(), source: EnvVarSource::Host };
-        plugin.program.env = vec![inline("B", "2"), host("H"), inline("A", ""), host("G")];
+        wasm(&mut plugin).env = vec![inline("B", "2"), host("H"), inline("A", ""), host("G")];
         plugin
     }
 
+    fn content(revision: &PluginRevision) -> Content {
+        filter(revision, revision.plugin.wasm().unwrap())
+    }
+
+    fn id_of(revision: &PluginRevision) -> String {
+        vm_id(revision, revision.plugin.wasm().unwrap())
+    }
+
     fn shown(revision: &PluginRevision) -> Value {
-        let body = filter(revision).into_resource("x").body.to_bytes();
+        let body = content(revision).into_resource("x").body.to_bytes();
         to_json("envoy.config.core.v3.TypedExtensionConfig", &body)["typed_config"]["config"].clone()
     }
 
     #[test]
     fn everything_that_the_operator_wrote_reaches_envoy() {
         let revision = Arc::new(PluginRevision::new(Arc::new(full()), Code::OnProxy("/etc/auth.wasm".into())));
-        let vm_id = vm_id(&revision);
+        let vm_id = id_of(&revision);
         assert_eq!(
             shown(&revision),
             json!({
@@ -191,10 +241,24 @@ mod tests {
     }
 
     #[test]
+    fn what_istio_has_no_field_for_reaches_envoy() {
+        let mut plugin = plugin("shop/auth");
+        wasm(&mut plugin).options = WasmOptions {
+            allow_on_headers_stop_iteration: Some(true),
+            allowed_capabilities: Some(["proxy_log".to_owned()].into()),
+            reload_backoff: Some(ReloadBackoff { base: Duration::from_millis(1500), max: None }),
+        };
+        let shown = shown(&run(plugin, "one"));
+        assert_eq!(shown["allow_on_headers_stop_iteration"], json!(true));
+        assert_eq!(shown["capability_restriction_config"], json!({"allowed_capabilities": {"proxy_log": {}}}));
+        assert_eq!(shown["reload_config"], json!({"backoff": {"base_interval": "1.500s"}}));
+    }
+
+    #[test]
     fn the_bytes_of_a_module_are_shared_and_no_configuration_is_no_field() {
         let revision = revision("shop/a", "module");
         let Code::Module(module) = &revision.code else { panic!() };
-        let resource = filter(&revision).into_resource("x");
+        let resource = content(&revision).into_resource("x");
         assert!(resource.body.segments().iter().any(|segment| segment.as_ptr() == module.bytes.as_ptr()));
         assert_eq!(shown(&revision).get("configuration"), None);
         assert_eq!(shown(&revision)["failure_policy"], "FAIL_CLOSED");
@@ -202,14 +266,14 @@ mod tests {
 
     #[test]
     fn a_vm_is_kept_through_an_edit_of_the_configuration_and_of_nothing_else() {
-        let base = vm_id(&run(full(), "one"));
+        let base = id_of(&run(full(), "one"));
         let mut configured = full();
-        configured.program.config = None;
+        wasm(&mut configured).config = None;
         let mut with_env = full();
-        with_env.program.env.pop();
+        wasm(&mut with_env).env.pop();
         assert!(base.starts_with("shop/auth@"), "{base}");
-        assert_eq!(vm_id(&run(configured, "one")), base);
-        assert_ne!(vm_id(&run(with_env, "one")), base);
-        assert_ne!(vm_id(&run(full(), "two")), base);
+        assert_eq!(id_of(&run(configured, "one")), base);
+        assert_ne!(id_of(&run(with_env, "one")), base);
+        assert_ne!(id_of(&run(full(), "two")), base);
     }
 }

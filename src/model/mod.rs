@@ -11,8 +11,9 @@ mod template;
 
 pub use module::{Code, Digest, InvalidDigest, Module, ModuleLocation, ModuleRef, ModuleState, PullPolicy};
 pub use plugin::{
-    EnvVar, EnvVarSource, FailStrategy, InvalidPluginId, Plugin, PluginId, PluginKind, PluginType, Position,
-    TargetReference, TrafficMatch, WasmProgram, WorkloadMode, WorkloadTarget,
+    EnvVar, EnvVarSource, FailStrategy, InvalidPluginId, LuaProgram, Plugin, PluginId, PluginKind, PluginType,
+    Position, Program, ReloadBackoff, TargetReference, TrafficMatch, WasmOptions, WasmProgram, WorkloadMode,
+    WorkloadTarget,
 };
 pub use proxy::{Capabilities, EnvoyVersion, Proxy, ProxyFacts, Selector};
 pub use revision::{PluginEntry, PluginRevision, Revision};

@@ -136,6 +136,8 @@ pub enum Code {
     Module(Arc<Module>),
     /// A path on the proxy's own disk, passed through unchecked.
     OnProxy(PathBuf),
+    /// Nothing beside the specification: a script.
+    InSpecification,
 }
 
 /// How far a module has come.

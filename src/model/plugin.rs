@@ -1,8 +1,10 @@
 //! A plugin as operators mean it, whatever resource they wrote it as.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{ModuleRef, Selector};
 
@@ -238,7 +240,20 @@ pub struct EnvVar {
     pub source: EnvVarSource,
 }
 
-/// What a plugin runs, and with what.
+/// What a plugin runs.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Program {
+    Wasm(WasmProgram),
+    Lua(LuaProgram),
+}
+
+/// A script, part of the specification itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LuaProgram {
+    pub source: String,
+}
+
+/// A module, and with what it runs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WasmProgram {
     pub module: ModuleRef,
@@ -247,6 +262,26 @@ pub struct WasmProgram {
     /// `pluginName`: Envoy's `root_id`; empty when absent.
     pub root_id: String,
     pub env: Vec<EnvVar>,
+    pub options: WasmOptions,
+}
+
+/// Envoy's Wasm settings that no field of Istio's API has. Absent: Envoy's own default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WasmOptions {
+    /// `PluginConfig.allow_on_headers_stop_iteration`.
+    pub allow_on_headers_stop_iteration: Option<bool>,
+    /// `PluginConfig.capability_restriction_config`: the only host functions that the module may call.
+    pub allowed_capabilities: Option<BTreeSet<String>>,
+    /// `PluginConfig.reload_config.backoff`, for FAIL_RELOAD.
+    pub reload_backoff: Option<ReloadBackoff>,
+}
+
+/// How long Envoy waits before it makes a failed VM anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReloadBackoff {
+    pub base: Duration,
+    /// At least `base`; absent: ten times `base`, as Envoy has it.
+    pub max: Option<Duration>,
 }
 
 /// A plugin, checked and complete: every default is filled in.
@@ -263,7 +298,24 @@ pub struct Plugin {
     pub priority: i32,
     pub plugin_type: PluginType,
     pub fail_strategy: FailStrategy,
-    pub program: WasmProgram,
+    pub program: Program,
+    /// Taken out everywhere by a swap, without being deleted.
+    pub is_disabled: bool,
+}
+
+impl Plugin {
+    /// `None` for a script.
+    pub fn wasm(&self) -> Option<&WasmProgram> {
+        match &self.program {
+            Program::Wasm(program) => Some(program),
+            Program::Lua(_) => None,
+        }
+    }
+
+    /// The module that has to be ready before the plugin can run; `None` for a script.
+    pub fn module(&self) -> Option<&ModuleRef> {
+        self.wasm().map(|program| &program.module)
+    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::{Code, Digest, EnvVarSource, ModuleState, Plugin, PluginId, PluginType};
+use super::{Code, Digest, EnvVarSource, ModuleState, Plugin, PluginId, PluginType, Program, WasmOptions, WasmProgram};
 
 /// Hash of what Envoy would be given for a plugin: code, configuration, environment, fail strategy. Not of where
 /// the plugin applies or stands, so that a refused revision stays refused when it is moved.
@@ -47,7 +47,25 @@ impl PluginRevision {
 }
 
 fn revision_of(plugin: &Plugin, code: &Code) -> Revision {
-    let program = &plugin.program;
+    let program = match &plugin.program {
+        Program::Wasm(program) => wasm_source(program),
+        Program::Lua(program) => json!([program.source]),
+    };
+    let code = match code {
+        Code::Module(module) => module.digest.to_string(),
+        Code::OnProxy(path) => path.display().to_string(),
+        Code::InSpecification => String::new(),
+    };
+    let is_network = plugin.plugin_type == PluginType::Network;
+    let source = json!([plugin.id.to_string(), is_network, plugin.fail_strategy.as_str(), code, program]);
+    // serde_json sorts the keys of a map: equal content, equal text.
+    let digest = Digest::of(source.to_string().as_bytes());
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&digest.as_bytes()[..8]);
+    Revision(bytes)
+}
+
+fn wasm_source(program: &WasmProgram) -> serde_json::Value {
     let env: Vec<_> = program
         .env
         .iter()
@@ -56,23 +74,9 @@ fn revision_of(plugin: &Plugin, code: &Code) -> Revision {
             EnvVarSource::Host => json!([variable.name]),
         })
         .collect();
-    let source = json!([
-        plugin.id.to_string(),
-        plugin.plugin_type == PluginType::Network,
-        plugin.fail_strategy.as_str(),
-        match code {
-            Code::Module(module) => module.digest.to_string(),
-            Code::OnProxy(path) => path.display().to_string(),
-        },
-        program.config,
-        program.root_id,
-        env,
-    ]);
-    // serde_json sorts the keys of a map: equal content, equal text.
-    let digest = Digest::of(source.to_string().as_bytes());
-    let mut bytes = [0; 8];
-    bytes.copy_from_slice(&digest.as_bytes()[..8]);
-    Revision(bytes)
+    let WasmOptions { allow_on_headers_stop_iteration, allowed_capabilities, reload_backoff } = &program.options;
+    let backoff = reload_backoff.map(|backoff| json!([backoff.base, backoff.max]));
+    json!([program.config, program.root_id, env, allow_on_headers_stop_iteration, allowed_capabilities, backoff])
 }
 
 /// All that is known of one plugin at one moment; what selection looks at.

@@ -88,7 +88,7 @@ impl Reconciler {
             self.touched.extend(self.proxies.touched_by_template(&template, &self.root_namespace));
         }
         self.loaded = loaded;
-        self.table.entries().map(|entry| entry.desired.program.module.clone()).collect()
+        self.table.entries().filter_map(|entry| entry.desired.module().cloned()).collect()
     }
 
     pub fn on_modules(&mut self, modules: Arc<BTreeMap<ModuleRef, ModuleState>>, notes: NotesByModule) {

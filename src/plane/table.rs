@@ -7,7 +7,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::model::{ModuleRef, ModuleState, Plugin, PluginEntry, PluginId, PluginKind, PluginRevision, Revision};
+use crate::model::{Code, ModuleRef, ModuleState, Plugin, PluginEntry, PluginId, PluginKind, PluginRevision, Revision};
 
 /// Accepted revisions kept per plugin: the one that runs and the one before, for proxies that refuse the newer.
 const GOOD_REVISIONS: usize = 2;
@@ -129,7 +129,10 @@ impl Follow for PluginEntry {
     /// Looks at the module that is wanted; returns whether anything is different now. Until the module is ready the
     /// revision before goes on running: a failure never replaces a working plugin.
     fn take_module(&mut self, modules: &BTreeMap<ModuleRef, ModuleState>) -> bool {
-        let state = modules.get(&self.desired.program.module).cloned().unwrap_or(ModuleState::Pending);
+        let state = match self.desired.module() {
+            Some(module) => modules.get(module).cloned().unwrap_or(ModuleState::Pending),
+            None => ModuleState::Ready(Code::InSpecification),
+        };
         let mut is_new = !is_same_state(&self.module, &state);
         if let ModuleState::Ready(code) = &state {
             let next = PluginRevision::new(self.desired.clone(), code.clone());

@@ -13,8 +13,8 @@ use super::reconcile::Reconciler;
 use super::refusals::Refusals;
 use crate::model::{
     Capabilities, Code, Digest, Direction, EnvoyVersion, FailStrategy, ListenerProtocol, ListenerSpec, Module,
-    ModuleLocation, ModuleRef, ModuleState, Plugin, PluginId, PluginKind, PluginType, Position, Proxy, ProxyTemplate,
-    PullPolicy, Selector, TemplateId, WasmProgram, WithoutConfig, WorkloadTarget,
+    ModuleLocation, ModuleRef, ModuleState, Plugin, PluginId, PluginKind, PluginType, Position, Program, Proxy,
+    ProxyTemplate, PullPolicy, Selector, TemplateId, WasmOptions, WasmProgram, WithoutConfig, WorkloadTarget,
 };
 use crate::protobuf::admin::{self, State};
 use crate::snapshot::{Extension, Resource, ResourceType, Snapshot};
@@ -130,7 +130,21 @@ fn plugin(name: &str) -> Plugin {
         priority: 0,
         plugin_type: PluginType::Http,
         fail_strategy: FailStrategy::FailClose,
-        program: WasmProgram { module: module_ref(name), config: None, root_id: String::new(), env: Vec::new() },
+        program: Program::Wasm(WasmProgram {
+            module: module_ref(name),
+            config: None,
+            root_id: String::new(),
+            env: Vec::new(),
+            options: WasmOptions::default(),
+        }),
+        is_disabled: false,
+    }
+}
+
+fn wasm(plugin: &mut Plugin) -> &mut WasmProgram {
+    match &mut plugin.program {
+        Program::Wasm(program) => program,
+        Program::Lua(_) => panic!("the plugins of these tests are modules"),
     }
 }
 
@@ -292,7 +306,7 @@ async fn a_module_that_fails_leaves_the_revision_before_running() {
     world.accept_all(stream, &served);
 
     let other = module_ref("other");
-    world.plugin("auth", |plugin| plugin.program.module = other).module("other", None).settle();
+    world.plugin("auth", |plugin| wasm(plugin).module = other).module("other", None).settle();
 
     assert_eq!(owners(&served), ["shop/auth"]);
     let listed = world.listed("shop/auth");
@@ -350,7 +364,7 @@ async fn a_plugin_that_fits_no_listener_says_so() {
     world
         .plugin("auth", |plugin| {
             plugin.matches = vec![crate::model::TrafficMatch { ports: vec![9], ..Default::default() }];
-            plugin.program.module.location = ModuleLocation::File(PathBuf::from("/on/proxy.wasm"));
+            wasm(plugin).module.location = ModuleLocation::File(PathBuf::from("/on/proxy.wasm"));
         })
         .settle();
     world.modules.insert(

@@ -108,7 +108,7 @@ impl Reconciler {
         // A resource that was edited into something wrong goes on running as it was.
         let kept = |finding: &crate::sources::Finding| format!("not taken over: {}: {}", finding.field, finding.reason);
         warnings.extend(self.loaded.faults.iter().filter(of_plugin).map(kept));
-        let desired = self.table.get(id).map(|entry| &entry.desired.program.module);
+        let desired = self.table.get(id).and_then(|entry| entry.desired.module());
         if let Some(notes) = desired.and_then(|module| self.notes.get(module)) {
             warnings.extend(notes.failing.iter().map(|reason| format!("a newer module is not to be had: {reason}")));
             warnings.extend(notes.warnings.iter().cloned());
@@ -140,7 +140,7 @@ fn view_plugin(entry: &PluginEntry, summary: PluginSummary, mut warnings: Vec<St
         kind: id.kind.kind().into(),
         namespace: id.namespace.to_string(),
         name: id.name.to_string(),
-        url: entry.desired.program.module.location.to_string(),
+        url: entry.desired.module().map(|module| module.location.to_string()).unwrap_or_default(),
         desired_revision: desired(entry).map(|revision| revision.revision.to_string()).unwrap_or_default(),
         running_revision: running.map(|running| running.revision.to_string()).unwrap_or_default(),
         module_digest: running.and_then(digest).unwrap_or_default(),
@@ -160,7 +160,7 @@ fn desired(entry: &PluginEntry) -> Option<&PluginRevision> {
 fn digest(revision: &PluginRevision) -> Option<String> {
     match &revision.code {
         Code::Module(module) => Some(module.digest.to_string()),
-        Code::OnProxy(_) => None,
+        Code::OnProxy(_) | Code::InSpecification => None,
     }
 }
 

@@ -95,6 +95,7 @@ impl Progress {
             _ if refused.is_some() => (StateKind::Rejected, refused.unwrap_or_default().to_owned()),
             Run::Unsupported { reason } => (StateKind::Unsupported, reason.clone()),
             Run::StandIn { reason } => (StateKind::StandIn, reason.clone()),
+            Run::Disabled => (StateKind::StandIn, "disabled by its operator".to_owned()),
             Run::Absent => (StateKind::NotLoaded, String::new()),
             Run::Revision(_) | Run::LastGood(_) if self.holds(carried) => (StateKind::Programmed, String::new()),
             Run::Revision(_) | Run::LastGood(_) => (StateKind::Pending, self.awaited(carried)),

@@ -11,8 +11,8 @@ use super::report::Report;
 use super::vm_config::vm_config;
 use super::workload::target;
 use crate::model::{
-    Digest, FailStrategy, ModuleLocation, ModuleRef, Plugin, PluginId, PluginType, Position, PullPolicy, TrafficMatch,
-    WasmProgram, WorkloadMode,
+    Digest, FailStrategy, ModuleLocation, ModuleRef, Plugin, PluginId, PluginType, Position, Program, PullPolicy,
+    TrafficMatch, WasmOptions, WasmProgram, WorkloadMode,
 };
 
 const SPEC: [&str; 16] = [
@@ -85,7 +85,8 @@ pub(super) fn read(
         target: target?,
         matches: matches?,
         priority: priority?,
-        program: program?,
+        program: Program::Wasm(program?),
+        is_disabled: false,
     })
 }
 
@@ -113,6 +114,7 @@ fn program(id: &PluginId, spec: &Object<'_>, report: &mut Report<'_>) -> Option<
         config: config?.filter(|config| !config.is_empty()),
         root_id: root_id?.to_owned(),
         env: env?,
+        options: WasmOptions::default(),
     })
 }
 
@@ -208,7 +210,7 @@ mod tests {
             priority: 0,
             plugin_type: PluginType::Http,
             fail_strategy: FailStrategy::FailClose,
-            program: WasmProgram {
+            program: Program::Wasm(WasmProgram {
                 module: ModuleRef {
                     location: ModuleLocation::Oci("r/a:v1".into()),
                     sha256: None,
@@ -218,7 +220,9 @@ mod tests {
                 config: None,
                 root_id: String::new(),
                 env: Vec::new(),
-            },
+                options: WasmOptions::default(),
+            }),
+            is_disabled: false,
         }
     }
 
@@ -253,6 +257,7 @@ mod tests {
                 variable("B", EnvVarSource::Host),
                 variable("C", EnvVarSource::Inline(String::new())),
             ],
+            options: WasmOptions::default(),
         };
         let wanted = Plugin {
             target: WorkloadTarget::Labels(Selector([("app".to_owned(), "web".to_owned())].into())),
@@ -261,7 +266,7 @@ mod tests {
             priority: -5,
             plugin_type: PluginType::Network,
             fail_strategy: FailStrategy::FailOpen,
-            program,
+            program: Program::Wasm(program),
             ..minimal()
         };
         assert_eq!(plugin(&spec), wanted);
