@@ -14,6 +14,10 @@ use crate::snapshot::{Extension, Resource, ResourceType, Snapshot, Version};
 /// sends them before it acknowledges the listener; a client that never acknowledges is not waited for.
 const SUBSCRIPTIONS_WITHIN: Duration = Duration::from_secs(1);
 
+/// How long an unproven resource is held back for answers that a warming listener may need. Envoy itself gives up
+/// after 15 s (`initial_fetch_timeout`).
+const WARMS_WITHIN: Duration = Duration::from_secs(10);
+
 type Target = BTreeMap<String, Arc<Resource>>;
 
 impl Session {
@@ -42,27 +46,20 @@ impl Session {
         self.recognise(resource_type, &target, reaction);
         let removed = self.retain_or_remove(resource_type, &mut target, now, reaction);
         let missing = self.missing(resource_type, &target);
-        self.forgive(resource_type, now, reaction);
 
-        let Some(state) = self.types.get(&resource_type) else { return };
-        let mut due: Vec<_> = target.values().filter(|resource| state.is_due(resource)).cloned().collect();
+        let state = self.types.get_mut(&resource_type).expect("looked up above");
+        let due: Vec<_> = target.values().filter(|resource| state.differs(resource)).cloned().collect();
         if due.is_empty() && removed.is_empty() && missing.is_empty() && !state.owes_answer {
+            state.retry = None;
             return;
         }
-        if !due.is_empty() && self.must_wait(resource_type, &due) {
+        if state.must_not_repeat(&target, now, reaction) || self.must_wait(resource_type, &due) {
             return;
         }
-        if !due.is_empty() {
-            // What was refused may go through together with what changed.
-            due = target.values().filter(|resource| state.differs(resource)).cloned().collect();
-        }
+        self.types.get_mut(&resource_type).expect("looked up above").begin(version_of(&target));
         match self.protocol {
             Protocol::Sotw => self.send(resource_type, target.into_values().collect(), Vec::new(), now, reaction),
-            Protocol::Delta => {
-                let state = self.types.get_mut(&resource_type).expect("looked up above");
-                state.told_missing.extend(missing.iter().cloned());
-                self.send_split(resource_type, due, [removed, missing].concat(), now, reaction);
-            }
+            Protocol::Delta => self.send_split(resource_type, due, [removed, missing].concat(), now, reaction),
         }
     }
 
@@ -81,21 +78,35 @@ impl Session {
             self.send(ResourceType::ExtensionConfig, vec![resource], Vec::new(), now, reaction);
         }
         let state = &self.types[&ResourceType::ExtensionConfig];
-        let due: Vec<_> = target
+        let mut due: Vec<_> = target
             .values()
             .filter(|resource| state.is_due(resource) && !state.is_in_flight(&resource.name))
+            .filter(|resource| !state.joins(resource, &target).any(|neighbour| state.has_refused(neighbour)))
             .cloned()
             .collect();
-        let joining: Vec<_> = due.iter().filter(|resource| self.waits_for_join(resource, &target)).cloned().collect();
+        let waits_for_join = |resource: &Arc<Resource>| state.joins(resource, &target).next().is_some();
         // Parts that change places in a ring have no order that keeps them all: then all go at once.
-        let is_ring = joining.len() == due.len() && state.in_flight.is_empty();
-        let (proven, unproven): (Vec<_>, Vec<_>) =
-            due.into_iter().partition(|resource| self.proofs.cover(self.build, resource));
-        for resource in proven.into_iter().chain(unproven) {
-            let waits = !is_ring && joining.iter().any(|other| other.name == resource.name);
-            if !waits && !self.is_held_back(&resource, &target, now, reaction) {
+        let is_ring = state.in_flight.is_empty() && due.iter().all(waits_for_join);
+        if !is_ring {
+            due.retain(|resource| !waits_for_join(resource));
+        }
+        // What cannot fail goes first, and what replaces something that works goes last (rule 11).
+        due.sort_by_key(|resource| (!self.proofs.cover(self.build, resource), state.has_accepted(&resource.name)));
+        for resource in due {
+            if !self.is_held_back(&resource, now, reaction) {
                 self.send(ResourceType::ExtensionConfig, vec![resource], Vec::new(), now, reaction);
             }
+        }
+        self.correct_version(now, reaction);
+    }
+
+    /// State of the world: a client whose newest acknowledged version counts what it refused would say a false version
+    /// at its next connection. An empty response changes nothing but that.
+    fn correct_version(&mut self, now: Instant, reaction: &mut Reaction) {
+        let state = self.types.get_mut(&ResourceType::ExtensionConfig).expect("called for a subscribed type");
+        if state.owes_answer && state.in_flight.is_empty() && !state.subscription.names.is_empty() {
+            state.owes_answer = false;
+            self.send(ResourceType::ExtensionConfig, Vec::new(), Vec::new(), now, reaction);
         }
     }
 
@@ -105,8 +116,8 @@ impl Session {
         match snapshot.extensions.resolve(name)? {
             Extension::Known(resource) => Some(resource),
             Extension::PassThrough(resource) => {
-                let holds_any = state.held.get(name).is_some_and(|held| held.accepted.is_some());
-                (!(holds_any && self.named.contains(name))).then_some(resource)
+                let is_in_use = state.has_accepted(name) && self.named.contains(name);
+                (!is_in_use).then_some(resource)
             }
         }
     }
@@ -115,7 +126,7 @@ impl Session {
     fn recognise(&mut self, resource_type: ResourceType, target: &Target, reaction: &mut Reaction) {
         let Some(state) = self.types.get_mut(&resource_type) else { return };
         if let Some(claimed) = state.claimed.take() {
-            let is_all = Version::of_set(target.iter().map(|(name, r)| (name.as_str(), &r.version))) == claimed;
+            let is_all = version_of(target) == claimed;
             if is_all {
                 for (name, resource) in target {
                     let accepted = Accepted { version: resource.version.clone(), resource: None, is_certain: true };
@@ -128,7 +139,7 @@ impl Session {
         for (name, resource) in target {
             let Some(held) = state.held.get_mut(name) else { continue };
             let Some(accepted) = &mut held.accepted else { continue };
-            if accepted.resource.is_none() && accepted.version == resource.version {
+            if accepted.resource.is_none() && accepted.is_certain && accepted.version == resource.version {
                 accepted.resource = Some(resource.clone());
                 self.proofs.record(self.build, resource);
                 if resource_type == ResourceType::Listener {
@@ -194,25 +205,11 @@ impl Session {
             return Vec::new();
         }
         let is_missing = |name: &&String| {
-            let is_held = state.held.get(*name).is_some_and(|held| held.accepted.is_some());
-            !is_held && !target.contains_key(*name) && !state.told_missing.contains(*name)
+            !state.has_accepted(name) && !target.contains_key(*name) && !state.told_missing.contains(*name)
         };
         // Asked for by name, or asked for again under a wildcard.
         let asked = state.held.keys().chain(&state.subscription.names).collect::<BTreeSet<_>>();
         asked.into_iter().filter(is_missing).cloned().collect()
-    }
-
-    /// Lets refused resources be tried again when their time has come.
-    fn forgive(&mut self, resource_type: ResourceType, now: Instant, reaction: &mut Reaction) {
-        let Some(state) = self.types.get_mut(&resource_type) else { return };
-        let Some(retry) = state.retry else { return };
-        if now < retry.at {
-            reaction.wake(retry.at);
-            return;
-        }
-        for held in state.held.values_mut() {
-            held.refused.clear();
-        }
     }
 
     /// Whether a listener or route has to wait for what it names: new clusters first, and every ECDS name in use with
@@ -236,57 +233,32 @@ impl Session {
         state.held.values_mut().filter_map(|held| held.roll_back.take()).collect()
     }
 
-    /// A part that moves from this resource to a neighbour has to be accepted there before it leaves here.
-    fn waits_for_join(&self, resource: &Resource, target: &Target) -> bool {
-        let state = &self.types[&ResourceType::ExtensionConfig];
-        let accepted = |name: &str| state.held.get(name).and_then(|held| held.accepted.as_ref()?.resource.as_ref());
-        let Some(current) = accepted(&resource.name) else { return false };
-        let leaving = current.parts.iter().filter(|part| !has_part(resource, &part.owner));
-        let joins_elsewhere = |owner: &str| {
-            let group = group_of(&resource.name);
-            target.values().any(|other| {
-                other.name != resource.name
-                    && group_of(&other.name) == group
-                    && has_part(other, owner)
-                    && accepted(&other.name).is_some_and(|held| !has_part(held, owner))
-                    && !state.held[&other.name].has_refused(&other.version)
-            })
-        };
-        leaving.into_iter().any(|part| joins_elsewhere(&part.owner))
-    }
-
-    /// Whether an unproven resource must wait, because its NACK would end the warming of a listener that waits for
-    /// another name (rule 11).
-    fn is_held_back(&self, resource: &Resource, target: &Target, now: Instant, reaction: &mut Reaction) -> bool {
+    /// Whether an unproven resource must wait, because its NACK would end the warming of every listener that waits for
+    /// another name (rule 11). Unproven ones do not wait for one another, unless there is something to lose.
+    fn is_held_back(&self, resource: &Resource, now: Instant, reaction: &mut Reaction) -> bool {
         if self.proofs.cover(self.build, resource) {
             return false;
         }
         let extensions = &self.types[&ResourceType::ExtensionConfig];
-        let Some(listeners) = self.types.get(&ResourceType::Listener) else { return false };
-        let is_live = extensions.held.get(&resource.name).is_some_and(|held| held.accepted.is_some());
-        let sent = listeners.in_flight.iter().flat_map(|response| &response.resources);
-        let awaited = listeners.accepted().chain(sent).flat_map(|listener| extension_names(listener));
-        for name in awaited.filter(|name| *name != resource.name) {
-            if extensions.is_in_flight(name) && !extensions.has_answered(name) {
-                return true;
+        let is_live = extensions.has_accepted(&resource.name);
+        let is_awaited = |other: &Arc<Resource>| {
+            !extensions.has_answered(&other.name) && (is_live || self.proofs.cover(self.build, other))
+        };
+        let warming = extensions.in_flight.iter().filter(|response| response.resources.iter().any(is_awaited));
+        let until_answered = warming.map(|response| response.sent_at + WARMS_WITHIN);
+        // Names that a listener in flight is about to make the client ask for.
+        let listeners = self.types.get(&ResourceType::Listener).into_iter().flat_map(|state| &state.in_flight);
+        let is_unasked = |name: &str| name != resource.name && !extensions.subscription.names.contains(name);
+        let will_ask = |listener: &Arc<Resource>| extension_names(listener).any(is_unasked);
+        let asking = listeners.filter(|response| response.resources.iter().any(will_ask));
+        let until_asked = asking.map(|response| response.sent_at + SUBSCRIPTIONS_WITHIN);
+        match until_answered.chain(until_asked).filter(|until| now < *until).min() {
+            Some(until) => {
+                reaction.wake(until);
+                true
             }
-            if extensions.has_answered(name) {
-                continue;
-            }
-            if extensions.subscription.names.contains(name) {
-                let Some(other) = target.get(name) else { continue };
-                if is_live || self.proofs.cover(self.build, other) {
-                    return true;
-                }
-            } else if let Some(response) = listeners.in_flight.first() {
-                let until = response.sent_at + SUBSCRIPTIONS_WITHIN;
-                if now < until {
-                    reaction.wake(until);
-                    return true;
-                }
-            }
+            None => false,
         }
-        false
     }
 
     /// Sends in as many responses as the limit on their size demands; what is removed goes with the first.
@@ -325,10 +297,11 @@ impl Session {
         }
         let nonce = self.take_nonce();
         let version_info = (self.protocol == Protocol::Sotw).then(|| self.version_after(resource_type, &resources));
-        let response = Response { resource_type, nonce, version_info, resources, removed, sent_at: now };
+        let response =
+            Response { resource_type, nonce, version_info, resources, removed, sent_at: now, counts_refused: false };
         let state = self.types.get_mut(&resource_type).expect("only subscribed types are sent");
         state.last_nonce = nonce;
-        state.owes_answer = false;
+        state.told_missing.extend(response.removed.iter().cloned());
         for resource in &response.resources {
             state.told_missing.remove(&resource.name);
         }
@@ -341,12 +314,11 @@ impl Session {
         let state = &self.types[&resource_type];
         let mut versions: BTreeMap<&str, &Version> = BTreeMap::new();
         if resource_type == ResourceType::ExtensionConfig {
-            let accepted = |(name, held)| -> Option<(&str, &Version)> {
-                let (name, held): (&String, &super::session::Held) = (name, held);
-                Some((name.as_str(), &held.accepted.as_ref()?.version))
-            };
-            versions.extend(state.held.iter().filter_map(accepted));
+            for (name, held) in &state.held {
+                versions.extend(held.accepted.as_ref().map(|accepted| (name.as_str(), &accepted.version)));
+            }
             let in_flight = state.in_flight.iter().flat_map(|response| &response.resources);
+            let in_flight = in_flight.filter(|resource| state.subscription.covers(&resource.name));
             versions.extend(in_flight.map(|resource| (resource.name.as_str(), &resource.version)));
         }
         versions.extend(resources.iter().map(|resource| (resource.name.as_str(), &resource.version)));
@@ -355,19 +327,67 @@ impl Session {
 }
 
 impl TypeState {
-    /// Whether the client has to be sent this resource, and has not refused it.
+    /// Whether the client has to be sent this ECDS resource, and has not refused it.
     fn is_due(&self, resource: &Resource) -> bool {
-        let is_refused = self.held.get(&resource.name).is_some_and(|held| held.has_refused(&resource.version));
-        self.differs(resource) && !is_refused
+        self.differs(resource) && !self.has_refused(resource)
     }
 
     fn differs(&self, resource: &Resource) -> bool {
         !self.held.get(&resource.name).is_some_and(|held| held.holds(&resource.version))
     }
 
-    /// Whether the client has accepted or refused anything under this name.
+    fn has_refused(&self, resource: &Resource) -> bool {
+        self.held.get(&resource.name).is_some_and(|held| held.refused.contains(&resource.version))
+    }
+
+    fn has_accepted(&self, name: &str) -> bool {
+        self.held.get(name).is_some_and(|held| held.accepted.is_some())
+    }
+
+    /// ECDS: whether the client has accepted or refused anything under this name.
     fn has_answered(&self, name: &str) -> bool {
         self.held.get(name).is_some_and(|held| held.accepted.is_some() || !held.refused.is_empty())
+    }
+
+    /// The accepted content of an ECDS name, where it is known.
+    fn content(&self, name: &str) -> Option<&Arc<Resource>> {
+        self.held.get(name)?.accepted.as_ref()?.resource.as_ref()
+    }
+
+    /// The neighbours to which a part of this resource moves, and which have not accepted it yet: it must not leave
+    /// here before that.
+    fn joins<'a>(&'a self, resource: &'a Resource, target: &'a Target) -> impl Iterator<Item = &'a Arc<Resource>> {
+        let current = self.content(&resource.name).into_iter().flat_map(|current| &current.parts);
+        let leaving = current.map(|part| &*part.owner).filter(|owner| !has_part(resource, owner));
+        let is_neighbour =
+            |other: &Resource| other.name != resource.name && group_of(&other.name) == group_of(&resource.name);
+        let has_joined = |name: &str, owner: &str| self.content(name).is_some_and(|content| has_part(content, owner));
+        leaving.flat_map(move |owner| {
+            let joins = move |other: &&Arc<Resource>| {
+                is_neighbour(other) && has_part(other, owner) && !has_joined(&other.name, owner)
+            };
+            target.values().filter(joins)
+        })
+    }
+
+    /// Whether this very set was refused and its next try is not due. A set with any change is sent at once, and what was
+    /// refused with it: it may go through now.
+    fn must_not_repeat(&self, target: &Target, now: Instant, reaction: &mut Reaction) -> bool {
+        let Some(retry) = self.retry.filter(|retry| now < retry.at) else { return false };
+        let is_same = self.sent.as_ref() == Some(&version_of(target));
+        if is_same {
+            reaction.wake(retry.at);
+        }
+        is_same
+    }
+
+    /// A set of that version is about to be sent. A new one starts with the shortest back-off.
+    fn begin(&mut self, version: Version) {
+        self.owes_answer = false;
+        if self.sent.as_ref() != Some(&version) {
+            self.retry = None;
+        }
+        self.sent = Some(version);
     }
 }
 
@@ -375,6 +395,10 @@ impl Reaction {
     fn wake(&mut self, at: Instant) {
         self.wake_at = Some(self.wake_at.map_or(at, |earlier| earlier.min(at)));
     }
+}
+
+fn version_of(target: &Target) -> Version {
+    Version::of_set(target.iter().map(|(name, resource)| (name.as_str(), &resource.version)))
 }
 
 fn extension_names(resource: &Resource) -> impl Iterator<Item = &str> {

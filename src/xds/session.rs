@@ -47,6 +47,8 @@ pub struct Response {
     /// Delta only.
     pub removed: Vec<String>,
     pub(super) sent_at: Instant,
+    /// ECDS, state of the world: something that `version_info` counts was refused since.
+    pub(super) counts_refused: bool,
 }
 
 /// What a request or a new snapshot leads to.
@@ -83,10 +85,14 @@ pub(super) struct TypeState {
     pub last_nonce: u64,
     /// State of the world: the version that a reconnecting client says it holds, until it is compared.
     pub claimed: Option<Version>,
-    /// A first subscription must be answered even with nothing, so that the client can finish its start.
+    /// To be answered even with nothing: a first subscription, so that the client can finish its start; a refused set, as
+    /// all may have left it; or (ECDS, state of the world) a client that would say a false version when it comes back.
     pub owes_answer: bool,
     /// Delta: names that the client was told do not exist.
     pub told_missing: BTreeSet<String>,
+    /// The set that was last sent; not for ECDS, which has no sets.
+    pub sent: Option<Version>,
+    /// When `sent` is tried again after its refusal; a different set does not wait.
     pub retry: Option<Retry>,
 }
 
@@ -94,7 +100,7 @@ pub(super) struct TypeState {
 #[derive(Debug, Default)]
 pub(super) struct Held {
     pub accepted: Option<Accepted>,
-    /// Versions that the client refused; not sent again. Bounded, the oldest are forgotten.
+    /// ECDS: versions that the client refused; not sent again. Bounded, the oldest are forgotten.
     pub refused: Vec<Version>,
     /// To be sent before anything else: Envoy remembers the hash of what it refused, and would falsely acknowledge
     /// the same bytes later (design, section 5, rule 4).
@@ -108,11 +114,11 @@ pub(super) struct Accepted {
     pub version: Version,
     /// Absent where a reconnecting client holds something that this process has not.
     pub resource: Option<Arc<Resource>>,
-    /// False after a NACK of a response with several resources: the client may have applied any of them.
+    /// False where the client may hold this or nothing (it has asked again), or this or what it has just refused.
     pub is_certain: bool,
 }
 
-/// When a refused listener, cluster, route or endpoint is tried again: its refusal may be transient (a port in use).
+/// When refused listeners, clusters, routes or endpoints are tried again: it may have been transient (a port in use).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Retry {
     pub at: Instant,
@@ -161,6 +167,7 @@ impl Session {
             last_nonce: 0,
             claimed,
             told_missing: BTreeSet::new(),
+            sent: None,
             retry: None,
         };
         self.types.insert(resource_type, state);
@@ -170,17 +177,25 @@ impl Session {
     pub(super) fn resubscribe(&mut self, resource_type: ResourceType, changed: Changed) {
         let asked_at = self.next_nonce;
         let Some(state) = self.types.get_mut(&resource_type) else { return };
+        if resource_type == ResourceType::ExtensionConfig {
+            // ECDS names cannot be enumerated.
+            state.subscription.is_wildcard = false;
+            self.named.retain(|name| !changed.dropped.contains(name));
+        }
         for name in changed.asked {
             state.told_missing.remove(&name);
-            state.held.insert(name, Held { asked_at, ..Held::default() });
+            let held = state.held.entry(name).or_default();
+            // It may hold it still, and has to be told if it is gone; an Envoy that asks for ECDS again has nothing.
+            let accepted = held.accepted.take().filter(|_| resource_type != ResourceType::ExtensionConfig);
+            let accepted = accepted.map(|accepted| Accepted { is_certain: false, ..accepted });
+            *held = Held { accepted, asked_at, ..Held::default() };
+            state.retry = None;
         }
-        for name in changed.dropped {
-            state.told_missing.remove(&name);
-            state.held.remove(&name);
-            if resource_type == ResourceType::ExtensionConfig {
-                self.named.remove(&name);
-            }
+        for name in &changed.dropped {
+            state.told_missing.remove(name);
         }
+        // Dropped by name, or with the wildcard.
+        state.held.retain(|name, _| state.subscription.covers(name));
     }
 
     /// Takes the answered response out of flight. `None` for a nonce that is unknown or was answered before.
@@ -191,26 +206,31 @@ impl Session {
     }
 
     pub(super) fn acknowledge(&mut self, response: Response, now: Instant) -> Vec<Delivery> {
-        let resource_type = response.resource_type;
-        let is_set = self.protocol == Protocol::Sotw && resource_type != ResourceType::ExtensionConfig;
-        let replaced = self.types.get_mut(&resource_type).map(|state| state.accept(&response, is_set));
-        for old in replaced.unwrap_or_default() {
+        let Some(state) = self.types.get_mut(&response.resource_type) else { return Vec::new() };
+        let replaced = match self.protocol {
+            Protocol::Sotw => state.give_up_missing(&response),
+            Protocol::Delta => state.give_up_removed(&response),
+        };
+        let (accepted, updated) = state.accept(&response);
+        self.spared_until.retain(|_, until| now < *until);
+        for old in replaced.into_iter().chain(updated) {
             let used = old.references.iter().filter(|(used_type, _)| *used_type != ResourceType::ExtensionConfig);
             self.spared_until.extend(used.map(|key| (key.clone(), now + self.limits.drain)));
         }
-        for resource in &response.resources {
+        for resource in &accepted {
             self.proofs.record(self.build, resource);
         }
-        let deliver = |resource| Delivery { resource, outcome: Outcome::Accepted };
-        response.resources.into_iter().map(deliver).collect()
+        accepted.into_iter().map(|resource| Delivery { resource, outcome: Outcome::Accepted }).collect()
     }
 
     pub(super) fn refuse(&mut self, response: Response, message: &str, now: Instant) -> Vec<Delivery> {
-        if let Some(state) = self.types.get_mut(&response.resource_type) {
-            state.refuse(&response, now);
-        }
+        let Some(state) = self.types.get_mut(&response.resource_type) else { return Vec::new() };
+        let refused = match response.resource_type {
+            ResourceType::ExtensionConfig => state.refuse_extension(response),
+            _ => state.refuse_set(response, now),
+        };
         let deliver = |resource| Delivery { resource, outcome: Outcome::Refused { message: message.to_owned() } };
-        response.resources.into_iter().map(deliver).collect()
+        refused.into_iter().map(deliver).collect()
     }
 
     pub(super) fn take_nonce(&mut self) -> u64 {
@@ -230,81 +250,102 @@ impl TypeState {
         self.held.values().filter_map(|held| held.accepted.as_ref()?.resource.as_ref())
     }
 
-    /// Records an ACK; returns the resources that the client gave up for it.
-    fn accept(&mut self, response: &Response, is_set: bool) -> Vec<Arc<Resource>> {
-        let mut replaced = Vec::new();
+    /// Records an ACK; returns what the client has accepted by it, and what it gave up for that.
+    fn accept(&mut self, response: &Response) -> (Vec<Arc<Resource>>, Vec<Arc<Resource>>) {
+        let (mut accepted, mut replaced) = (Vec::new(), Vec::new());
         for resource in &response.resources {
+            // An Envoy acknowledges and ignores what it has unsubscribed from: that proves nothing.
             if !self.subscription.covers(&resource.name) {
                 continue;
             }
             let held = self.held.entry(resource.name.clone()).or_default();
-            if response.nonce < held.asked_at {
+            if !is_extension(resource) && held.holds(&resource.version) {
                 continue;
             }
             held.refused.retain(|version| *version != resource.version);
-            let accepted =
-                Accepted { version: resource.version.clone(), resource: Some(resource.clone()), is_certain: true };
-            replaced.extend(held.accepted.replace(accepted).and_then(|old| old.resource));
+            // A client that asked again after this was sent may have forgotten it since.
+            let is_certain = response.nonce >= held.asked_at;
+            let now_held = Accepted { version: resource.version.clone(), resource: Some(resource.clone()), is_certain };
+            let old = held.accepted.replace(now_held).filter(|old| old.version != resource.version);
+            replaced.extend(old.and_then(|old| old.resource));
+            accepted.extend(is_certain.then(|| resource.clone()));
         }
-        let is_gone = |name: &String| {
-            if is_set && self.subscription.is_wildcard {
-                !response.resources.iter().any(|resource| resource.name == *name)
-            } else {
-                response.removed.contains(name)
-            }
-        };
-        let gone: Vec<_> = self.held.keys().filter(|name| is_gone(name)).cloned().collect();
-        for name in gone {
-            replaced.extend(self.held.remove(&name).and_then(|held| held.accepted?.resource));
+        if response.resource_type == ResourceType::ExtensionConfig {
+            self.owes_answer = response.counts_refused;
         }
-        self.retry = None;
-        replaced
+        (accepted, replaced)
     }
 
-    fn refuse(&mut self, response: &Response, now: Instant) {
-        let is_extension = response.resource_type == ResourceType::ExtensionConfig;
-        for resource in &response.resources {
-            if !self.subscription.covers(&resource.name) {
-                continue;
-            }
+    /// State of the world: what a complete set lacks is gone.
+    fn give_up_missing(&mut self, response: &Response) -> Vec<Arc<Resource>> {
+        if !self.subscription.is_wildcard {
+            return Vec::new();
+        }
+        let names: BTreeSet<&str> = response.resources.iter().map(|resource| resource.name.as_str()).collect();
+        let gone: Vec<_> = self.held.keys().filter(|name| !names.contains(name.as_str())).cloned().collect();
+        gone.iter().filter_map(|name| self.held.remove(name)?.accepted?.resource).collect()
+    }
+
+    /// Delta: what was removed is gone.
+    fn give_up_removed(&mut self, response: &Response) -> Vec<Arc<Resource>> {
+        let gone = response.removed.iter().filter_map(|name| self.held.remove(name)?.accepted?.resource).collect();
+        self.told_missing.retain(|name| self.subscription.names.contains(name));
+        gone
+    }
+
+    /// Records the NACK of an ECDS resource; returns it.
+    fn refuse_extension(&mut self, response: Response) -> Vec<Arc<Resource>> {
+        let later = self.in_flight.iter_mut().filter(|later| later.nonce > response.nonce);
+        later.for_each(|later| later.counts_refused = true);
+        for resource in response.resources.iter().filter(|resource| self.subscription.covers(&resource.name)) {
+            self.held.entry(resource.name.clone()).or_default().refuse(resource);
+        }
+        response.resources
+    }
+
+    /// Records the NACK of listeners, clusters, routes or endpoints; returns those that the client did not hold before.
+    /// Any of them may be the bad one, and the others may have been applied.
+    fn refuse_set(&mut self, response: Response, now: Instant) -> Vec<Arc<Resource>> {
+        let delay = self.retry.map_or(RETRY_FIRST, |retry| (retry.delay * 2).min(RETRY_LAST));
+        self.retry = Some(Retry { at: now + delay, delay });
+        self.owes_answer |= self.subscription.is_wildcard;
+        let mut refused = response.resources;
+        refused.retain(|resource| !self.held.get(&resource.name).is_some_and(|held| held.holds(&resource.version)));
+        for resource in refused.iter().filter(|resource| self.subscription.covers(&resource.name)) {
             let held = self.held.entry(resource.name.clone()).or_default();
-            held.remember_refusal(&resource.version);
-            if is_extension {
-                held.plan_roll_back(resource);
-            } else if let Some(accepted) = &mut held.accepted {
-                accepted.is_certain = false;
-            }
+            let maybe =
+                Accepted { version: resource.version.clone(), resource: Some(resource.clone()), is_certain: false };
+            held.accepted.get_or_insert(maybe).is_certain = false;
         }
-        if !is_extension {
-            let delay = self.retry.map_or(RETRY_FIRST, |retry| (retry.delay * 2).min(RETRY_LAST));
-            self.retry = Some(Retry { at: now + delay, delay });
-        }
+        refused
     }
 }
 
-impl Held {
-    pub fn has_refused(&self, version: &Version) -> bool {
-        self.refused.contains(version)
-    }
+fn is_extension(resource: &Resource) -> bool {
+    resource.resource_type == ResourceType::ExtensionConfig
+}
 
+impl Held {
     /// Whether the client is known to hold exactly this version.
     pub fn holds(&self, version: &Version) -> bool {
         self.accepted.as_ref().is_some_and(|accepted| accepted.is_certain && accepted.version == *version)
     }
 
-    fn remember_refusal(&mut self, version: &Version) {
+    /// ECDS: remembers the refusal, and plans the way back: the last accepted bytes, or the stand-in where there are
+    /// none. What was refused itself is not sent again.
+    fn refuse(&mut self, resource: &Resource) {
         if self.refused.len() == REFUSED_VERSIONS {
             self.refused.remove(0);
         }
-        self.refused.push(version.clone());
-    }
-
-    /// The last accepted bytes, or the stand-in where there are none. Where the client holds bytes that this process
-    /// never saw, or refused the roll-back itself, there is nothing better than what it has.
-    fn plan_roll_back(&mut self, refused: &Resource) {
-        let last_good = match &self.accepted {
-            Some(accepted) => accepted.resource.clone(),
-            None => refused.stand_in.clone(),
+        self.refused.push(resource.version.clone());
+        let last_good = match &mut self.accepted {
+            Some(Accepted { resource: Some(accepted), .. }) => Some(accepted.clone()),
+            Some(unknown) => {
+                // Bytes that this process never saw: to be sent as soon as it has them.
+                unknown.is_certain = false;
+                None
+            }
+            None => resource.stand_in.clone(),
         };
         self.roll_back = last_good.filter(|resource| !self.refused.contains(&resource.version));
     }
