@@ -53,7 +53,7 @@ impl Session {
             state.retry = None;
             return;
         }
-        if state.must_not_repeat(&target, now, reaction) || self.must_wait(resource_type, &due) {
+        if state.must_not_repeat(&target, now, reaction) || !due.is_empty() && self.must_wait(resource_type, &due) {
             return;
         }
         self.types.get_mut(&resource_type).expect("looked up above").begin(version_of(&target));

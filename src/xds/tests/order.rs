@@ -40,6 +40,15 @@ fn a_listener_follows_its_new_cluster_and_the_clusters_ack() {
 }
 
 #[test]
+fn a_listener_that_only_leaves_waits_for_nothing() {
+    for (protocol, expected) in [(Protocol::Sotw, "lds"), (Protocol::Delta, "lds -l")] {
+        let mut client = settled(protocol, &["p"], [listener("l", "1")]);
+        client.publish(snapshot([cluster("c", "1")]));
+        assert_eq!(client.received(), ["cds c@1", expected]);
+    }
+}
+
+#[test]
 fn at_the_start_extensions_do_not_wait_for_the_listeners_ack() {
     for protocol in BOTH {
         let mut client = Client::new(protocol);
