@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 
-use super::session::{Accepted, Held, Reaction, Session};
+use super::held::{Accepted, Held};
+use super::session::{Reaction, Session};
 use crate::snapshot::{ResourceType, Snapshot, Version};
 
 /// How long a reconnecting client may take from its first type to its listeners. Envoy sends both at once.

@@ -4,21 +4,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::delivery::{Delivery, Outcome};
-use super::session::{Accepted, Protocol, Reaction, Response, Session, TypeState};
-use crate::snapshot::{Extension, Resource, ResourceType, Snapshot, Version};
+use super::held::{Accepted, TypeState};
+use super::session::{Protocol, Reaction, Response, Session};
+use crate::snapshot::{Resource, ResourceType, Snapshot, Version};
 
-/// How long an unproven resource is held back for ECDS subscriptions that a listener in flight will cause. Envoy
-/// sends them before it acknowledges the listener; a client that never acknowledges is not waited for.
-const SUBSCRIPTIONS_WITHIN: Duration = Duration::from_secs(1);
-
-/// How long an unproven resource is held back for answers that a warming listener may need. Envoy itself gives up
-/// after 15 s (`initial_fetch_timeout`).
-const WARMS_WITHIN: Duration = Duration::from_secs(10);
-
-type Target = BTreeMap<String, Arc<Resource>>;
+pub(super) type Target = BTreeMap<String, Arc<Resource>>;
 
 impl Session {
     /// Appends to `reaction` every response that may go out now.
@@ -63,67 +56,8 @@ impl Session {
         }
     }
 
-    /// ECDS: one resource per response, and the next for a name only after the answer to the one before (rule 3).
-    fn plan_extensions(&mut self, snapshot: &Snapshot, now: Instant, reaction: &mut Reaction) {
-        let Some(state) = self.types.get(&ResourceType::ExtensionConfig) else { return };
-        let target: Target = state
-            .subscription
-            .names
-            .iter()
-            .filter_map(|name| Some((name.clone(), self.extension_for(name, state, snapshot)?)))
-            .collect();
-        self.recognise(ResourceType::ExtensionConfig, &target, reaction);
-
-        for resource in self.roll_backs() {
-            self.send(ResourceType::ExtensionConfig, vec![resource], Vec::new(), now, reaction);
-        }
-        let state = &self.types[&ResourceType::ExtensionConfig];
-        let mut due: Vec<_> = target
-            .values()
-            .filter(|resource| state.is_due(resource) && !state.is_in_flight(&resource.name))
-            .filter(|resource| !state.joins(resource, &target).any(|neighbour| state.has_refused(neighbour)))
-            .cloned()
-            .collect();
-        let waits_for_join = |resource: &Arc<Resource>| state.joins(resource, &target).next().is_some();
-        // Parts that change places in a ring have no order that keeps them all: then all go at once.
-        let is_ring = state.in_flight.is_empty() && due.iter().all(waits_for_join);
-        if !is_ring {
-            due.retain(|resource| !waits_for_join(resource));
-        }
-        // What cannot fail goes first, and what replaces something that works goes last (rule 11).
-        due.sort_by_key(|resource| (!self.proofs.cover(self.build, resource), state.has_accepted(&resource.name)));
-        for resource in due {
-            if !self.is_held_back(&resource, now, reaction) {
-                self.send(ResourceType::ExtensionConfig, vec![resource], Vec::new(), now, reaction);
-            }
-        }
-        self.correct_version(now, reaction);
-    }
-
-    /// State of the world: a client whose newest acknowledged version counts what it refused would say a false version
-    /// at its next connection. An empty response changes nothing but that.
-    fn correct_version(&mut self, now: Instant, reaction: &mut Reaction) {
-        let state = self.types.get_mut(&ResourceType::ExtensionConfig).expect("called for a subscribed type");
-        if state.owes_answer && state.in_flight.is_empty() && !state.subscription.names.is_empty() {
-            state.owes_answer = false;
-            self.send(ResourceType::ExtensionConfig, Vec::new(), Vec::new(), now, reaction);
-        }
-    }
-
-    /// What a name should hold. A name that our own listener used and that no longer applies keeps its content:
-    /// connections that drain still run through it (rules 2 and 7).
-    fn extension_for(&self, name: &str, state: &TypeState, snapshot: &Snapshot) -> Option<Arc<Resource>> {
-        match snapshot.extensions.resolve(name)? {
-            Extension::Known(resource) => Some(resource),
-            Extension::PassThrough(resource) => {
-                let is_in_use = state.has_accepted(name) && self.named.contains(name);
-                (!is_in_use).then_some(resource)
-            }
-        }
-    }
-
     /// Finds out what a reconnecting client holds already: nothing of that is sent.
-    fn recognise(&mut self, resource_type: ResourceType, target: &Target, reaction: &mut Reaction) {
+    pub(super) fn recognise(&mut self, resource_type: ResourceType, target: &Target, reaction: &mut Reaction) {
         let Some(state) = self.types.get_mut(&resource_type) else { return };
         if let Some(claimed) = state.claimed.take() {
             let is_all = version_of(target) == claimed;
@@ -227,40 +161,6 @@ impl Session {
         adds_clusters || unsettled
     }
 
-    /// Last accepted bytes that are due back at the client after a refusal.
-    fn roll_backs(&mut self) -> Vec<Arc<Resource>> {
-        let Some(state) = self.types.get_mut(&ResourceType::ExtensionConfig) else { return Vec::new() };
-        state.held.values_mut().filter_map(|held| held.roll_back.take()).collect()
-    }
-
-    /// Whether an unproven resource must wait, because its NACK would end the warming of every listener that waits for
-    /// another name (rule 11). Unproven ones do not wait for one another, unless there is something to lose.
-    fn is_held_back(&self, resource: &Resource, now: Instant, reaction: &mut Reaction) -> bool {
-        if self.proofs.cover(self.build, resource) {
-            return false;
-        }
-        let extensions = &self.types[&ResourceType::ExtensionConfig];
-        let is_live = extensions.has_accepted(&resource.name);
-        let is_awaited = |other: &Arc<Resource>| {
-            !extensions.has_answered(&other.name) && (is_live || self.proofs.cover(self.build, other))
-        };
-        let warming = extensions.in_flight.iter().filter(|response| response.resources.iter().any(is_awaited));
-        let until_answered = warming.map(|response| response.sent_at + WARMS_WITHIN);
-        // Names that a listener in flight is about to make the client ask for.
-        let listeners = self.types.get(&ResourceType::Listener).into_iter().flat_map(|state| &state.in_flight);
-        let is_unasked = |name: &str| name != resource.name && !extensions.subscription.names.contains(name);
-        let will_ask = |listener: &Arc<Resource>| extension_names(listener).any(is_unasked);
-        let asking = listeners.filter(|response| response.resources.iter().any(will_ask));
-        let until_asked = asking.map(|response| response.sent_at + SUBSCRIPTIONS_WITHIN);
-        match until_answered.chain(until_asked).filter(|until| now < *until).min() {
-            Some(until) => {
-                reaction.wake(until);
-                true
-            }
-            None => false,
-        }
-    }
-
     /// Sends in as many responses as the limit on their size demands; what is removed goes with the first.
     fn send_split(
         &mut self,
@@ -284,7 +184,7 @@ impl Session {
         self.send(resource_type, batch, removed, now, reaction);
     }
 
-    fn send(
+    pub(super) fn send(
         &mut self,
         resource_type: ResourceType,
         resources: Vec<Arc<Resource>>,
@@ -327,47 +227,12 @@ impl Session {
 }
 
 impl TypeState {
-    /// Whether the client has to be sent this ECDS resource, and has not refused it.
-    fn is_due(&self, resource: &Resource) -> bool {
-        self.differs(resource) && !self.has_refused(resource)
-    }
-
-    fn differs(&self, resource: &Resource) -> bool {
+    pub(super) fn differs(&self, resource: &Resource) -> bool {
         !self.held.get(&resource.name).is_some_and(|held| held.holds(&resource.version))
     }
 
-    fn has_refused(&self, resource: &Resource) -> bool {
-        self.held.get(&resource.name).is_some_and(|held| held.refused.contains(&resource.version))
-    }
-
-    fn has_accepted(&self, name: &str) -> bool {
+    pub(super) fn has_accepted(&self, name: &str) -> bool {
         self.held.get(name).is_some_and(|held| held.accepted.is_some())
-    }
-
-    /// ECDS: whether the client has accepted or refused anything under this name.
-    fn has_answered(&self, name: &str) -> bool {
-        self.held.get(name).is_some_and(|held| held.accepted.is_some() || !held.refused.is_empty())
-    }
-
-    /// The accepted content of an ECDS name, where it is known.
-    fn content(&self, name: &str) -> Option<&Arc<Resource>> {
-        self.held.get(name)?.accepted.as_ref()?.resource.as_ref()
-    }
-
-    /// The neighbours to which a part of this resource moves, and which have not accepted it yet: it must not leave
-    /// here before that.
-    fn joins<'a>(&'a self, resource: &'a Resource, target: &'a Target) -> impl Iterator<Item = &'a Arc<Resource>> {
-        let current = self.content(&resource.name).into_iter().flat_map(|current| &current.parts);
-        let leaving = current.map(|part| &*part.owner).filter(|owner| !has_part(resource, owner));
-        let is_neighbour =
-            |other: &Resource| other.name != resource.name && group_of(&other.name) == group_of(&resource.name);
-        let has_joined = |name: &str, owner: &str| self.content(name).is_some_and(|content| has_part(content, owner));
-        leaving.flat_map(move |owner| {
-            let joins = move |other: &&Arc<Resource>| {
-                is_neighbour(other) && has_part(other, owner) && !has_joined(&other.name, owner)
-            };
-            target.values().filter(joins)
-        })
     }
 
     /// Whether this very set was refused and its next try is not due. A set with any change is sent at once, and what was
@@ -392,7 +257,7 @@ impl TypeState {
 }
 
 impl Reaction {
-    fn wake(&mut self, at: Instant) {
+    pub(super) fn wake(&mut self, at: Instant) {
         self.wake_at = Some(self.wake_at.map_or(at, |earlier| earlier.min(at)));
     }
 }
@@ -401,16 +266,7 @@ fn version_of(target: &Target) -> Version {
     Version::of_set(target.iter().map(|(name, resource)| (name.as_str(), &resource.version)))
 }
 
-fn extension_names(resource: &Resource) -> impl Iterator<Item = &str> {
+pub(super) fn extension_names(resource: &Resource) -> impl Iterator<Item = &str> {
     let is_extension = |(used_type, _): &&(ResourceType, String)| *used_type == ResourceType::ExtensionConfig;
     resource.references.iter().filter(is_extension).map(|(_, name)| name.as_str())
-}
-
-fn has_part(resource: &Resource, owner: &str) -> bool {
-    resource.parts.iter().any(|part| &*part.owner == owner)
-}
-
-/// Resources between which a part may move: those of one listener share all of their name but its last element.
-fn group_of(name: &str) -> &str {
-    name.rsplit_once('/').map_or(name, |(group, _)| group)
 }
