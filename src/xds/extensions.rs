@@ -27,7 +27,7 @@ impl Session {
             .subscription
             .names
             .iter()
-            .filter_map(|name| Some((name.clone(), self.extension_for(name, state, snapshot)?)))
+            .filter_map(|name| Some((name.clone(), self.extension_for(name, state, snapshot, now, reaction)?)))
             .collect();
         self.recognise(ResourceType::ExtensionConfig, &target, reaction);
 
@@ -68,12 +68,21 @@ impl Session {
     }
 
     /// What a name should hold. A name that our own listener used and that no longer applies keeps its content:
-    /// connections that drain still run through it (rules 2 and 7).
-    fn extension_for(&self, name: &str, state: &TypeState, snapshot: &Snapshot) -> Option<Arc<Resource>> {
+    /// connections that drain still run through it (rules 2 and 7). After a reconnect that may be any name.
+    fn extension_for(
+        &self,
+        name: &str,
+        state: &TypeState,
+        snapshot: &Snapshot,
+        now: Instant,
+        reaction: &mut Reaction,
+    ) -> Option<Arc<Resource>> {
         match snapshot.extensions.resolve(name)? {
             Extension::Known(resource) => Some(resource),
             Extension::PassThrough(resource) => {
-                let is_in_use = state.has_accepted(name) && self.named.contains(name);
+                let is_in_use = state.has_accepted(name)
+                    && (self.named.contains(name)
+                        || self.is_spared(ResourceType::ExtensionConfig, name, now, reaction));
                 (!is_in_use).then_some(resource)
             }
         }

@@ -125,6 +125,16 @@ impl Session {
         {
             return true;
         }
+        self.is_spared(resource_type, name, now, reaction)
+    }
+
+    pub(super) fn is_spared(
+        &self,
+        resource_type: ResourceType,
+        name: &str,
+        now: Instant,
+        reaction: &mut Reaction,
+    ) -> bool {
         let Some(until) = self.spared_until.get(&(resource_type, name.to_owned())) else { return false };
         if now < *until {
             reaction.wake(*until);

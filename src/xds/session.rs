@@ -71,7 +71,7 @@ pub struct Session {
     pub(super) types: BTreeMap<ResourceType, TypeState>,
     /// ECDS names that a listener of this stream has used: they keep their content until Envoy unsubscribes.
     pub(super) named: BTreeSet<String>,
-    /// How long a cluster, route or endpoint stays for the sake of connections that may still use it.
+    /// How long a cluster, route, endpoint or ECDS name stays for the sake of connections that may still use it.
     pub(super) spared_until: BTreeMap<(ResourceType, String), Instant>,
     next_nonce: u64,
 }
