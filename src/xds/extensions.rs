@@ -29,6 +29,7 @@ impl Session {
             .iter()
             .filter_map(|name| Some((name.clone(), self.extension_for(name, state, snapshot, now, reaction)?)))
             .collect();
+        self.report_unanswered(&target, reaction);
         self.recognise(ResourceType::ExtensionConfig, &target, reaction);
 
         for resource in self.roll_backs() {
@@ -55,6 +56,17 @@ impl Session {
             }
         }
         self.correct_version(now, reaction);
+    }
+
+    /// Names that get silence, said once each: a static listener that asks for one waits for nothing.
+    fn report_unanswered(&mut self, target: &Target, reaction: &mut Reaction) {
+        let state = self.types.get_mut(&ResourceType::ExtensionConfig).expect("called for a subscribed type");
+        for name in &state.subscription.names {
+            let is_silent = !target.contains_key(name) && !state.held.contains_key(name);
+            if is_silent && state.told_missing.insert(name.clone()) {
+                reaction.unanswered.push(name.clone());
+            }
+        }
     }
 
     /// State of the world: a client whose newest acknowledged version counts what it refused would say a false version

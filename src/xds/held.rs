@@ -23,7 +23,7 @@ pub(super) struct TypeState {
     /// To be answered even with nothing: a first subscription, so that the client can finish its start; a refused set, as
     /// all may have left it; or (ECDS, state of the world) a client that would say a false version when it comes back.
     pub owes_answer: bool,
-    /// Delta: names that the client was told do not exist.
+    /// Names that do not exist and were said so: to the client (delta), or in the log (ECDS).
     pub told_missing: BTreeSet<String>,
     /// The set that was last sent; not for ECDS, which has no sets.
     pub sent: Option<Version>,

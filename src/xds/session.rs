@@ -57,6 +57,8 @@ pub struct Response {
 pub struct Reaction {
     pub responses: Vec<Response>,
     pub deliveries: Vec<Delivery>,
+    /// ECDS names that nothing stands behind: malformed, of a foreign namespace, or of a plugin without module.
+    pub unanswered: Vec<String>,
     /// When to ask again although nothing happened.
     pub wake_at: Option<Instant>,
 }

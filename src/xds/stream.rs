@@ -275,6 +275,10 @@ impl<R: DiscoveryMessage> DiscoveryStream<R> {
 
     fn react(&mut self, reaction: Reaction) {
         let Some(client) = &self.client else { return };
+        for name in reaction.unanswered {
+            let reason = "malformed, of a namespace out of reach, or of a plugin without module";
+            tracing::warn!(node = client.node_id, name, reason, "extension name is not answered");
+        }
         for delivery in reaction.deliveries {
             match delivery.outcome {
                 Outcome::Accepted => self.shared.metrics.acknowledged(delivery.resource.resource_type),

@@ -17,6 +17,8 @@ pub struct Client {
     /// Responses that the client has not read yet.
     pub inbox: VecDeque<Response>,
     pub responses: usize,
+    /// ECDS names that were reported as silence.
+    pub unanswered: Vec<String>,
     protocol: Protocol,
     proofs: Arc<Proofs>,
     snapshot: Option<Snapshot>,
@@ -50,6 +52,7 @@ impl Client {
             wake_at: None,
             inbox: VecDeque::new(),
             responses: 0,
+            unanswered: Vec::new(),
             protocol,
             proofs,
             snapshot: None,
@@ -253,6 +256,7 @@ impl Client {
     }
 
     fn take(&mut self, reaction: Reaction) {
+        self.unanswered.extend(reaction.unanswered.iter().cloned());
         for delivery in &reaction.deliveries {
             let answer = match &delivery.outcome {
                 Outcome::Accepted => String::new(),

@@ -120,6 +120,16 @@ fn a_missing_name_is_said_once_and_sent_when_it_appears() {
 }
 
 #[test]
+fn a_name_that_gets_silence_is_reported_once() {
+    let mut client = client([plugin("a", "1")]);
+    client.subscribe(ExtensionConfig, &["a", "foreign"]);
+    client.settle();
+    client.publish(snapshot([plugin("a", "2")]));
+    client.settle();
+    assert_eq!(client.unanswered, ["foreign"]);
+}
+
+#[test]
 fn an_extension_is_never_removed() {
     let mut client = client([plugin("a", "1")]);
     client.subscribe(ExtensionConfig, &["a", "foreign"]); // D8, rule 7
