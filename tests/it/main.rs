@@ -6,6 +6,7 @@ mod ads;
 mod architecture;
 mod compile_golden;
 mod listener_bytes;
+mod real_lifecycle;
 mod support;
 mod support_selftest;
 mod vectors;
