@@ -7,6 +7,7 @@ mod architecture;
 mod compile_golden;
 mod listener_bytes;
 mod real_lifecycle;
+mod real_load;
 mod support;
 mod support_selftest;
 mod vectors;
