@@ -128,7 +128,11 @@ impl Reconciler {
 
     pub fn on_report(&mut self, report: Report) {
         match report {
-            Report::Gone(stream) => self.proxies.disconnect(stream),
+            Report::Gone(stream) => {
+                if let Some(connected) = self.proxies.disconnect(stream) {
+                    tracing::info!(node = connected.id, "proxy disconnected");
+                }
+            }
             Report::Delivered(stream, delivery) => {
                 if let Some(key) = self.proxies.of_stream(stream) {
                     self.on_delivery(key, delivery);
@@ -222,10 +226,11 @@ impl Reconciler {
         let compiled = self.compiled(&key, &kind);
         for member in &changed {
             let Some(connected) = self.proxies.get_mut(*member) else { continue };
-            connected.kind = Some(key.clone());
+            let is_new = connected.kind.replace(key.clone()).is_none();
             connected.progress.expect(compiled.clone());
             connected.serve(&compiled.snapshot);
-            if !connected.progress.is_settled() {
+            // A proxy that has just come does not make the last change slow.
+            if !is_new && !connected.progress.is_settled() {
                 self.pushes.sent(*member);
             }
         }

@@ -6,7 +6,10 @@
 
 mod delivery;
 mod delta;
+mod extensions;
 mod fleet;
+mod held;
+mod message;
 mod metrics;
 mod node;
 mod schedule;

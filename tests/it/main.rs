@@ -2,9 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "unwrap is for tests")]
 
+mod ads;
 mod architecture;
 mod compile_golden;
 mod listener_bytes;
+mod real_lifecycle;
+mod real_load;
+mod real_program;
+mod real_refusals;
 mod support;
 mod support_selftest;
 mod vectors;
