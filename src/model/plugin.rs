@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{ModuleRef, Selector};
+use super::{Direction, ModuleRef, Selector};
 
 /// The kind of resource a plugin was written as. Two kinds may hold the same namespace and name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -224,6 +224,20 @@ pub struct TrafficMatch {
     pub ports: Vec<u16>,
 }
 
+impl TrafficMatch {
+    /// Whether a listener of that direction and port has such traffic: mode AND ports (Istio: R3).
+    pub fn holds(&self, direction: Direction, port: u16) -> bool {
+        let is_mode = match self.mode {
+            WorkloadMode::ClientAndServer => true,
+            WorkloadMode::Server => direction == Direction::Inbound,
+            // A gateway is a client of what stands behind it (R3.3).
+            WorkloadMode::Client => direction != Direction::Inbound,
+        };
+        // Port 0 stands for "no port" and never equals anything (R3.4).
+        is_mode && (self.ports.is_empty() || (port != 0 && self.ports.contains(&port)))
+    }
+}
+
 /// Where an environment variable of the VM gets its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EnvVarSource {
@@ -242,6 +256,7 @@ pub struct EnvVar {
 
 /// What a plugin runs.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "nearly all plugins are modules, and plugins are shared")]
 pub enum Program {
     Wasm(WasmProgram),
     Lua(LuaProgram),

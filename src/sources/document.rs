@@ -43,6 +43,8 @@ pub(super) struct Declaration {
     /// The document again, as JSON on one line: what a restart needs to read it back.
     pub text: String,
     pub place: Place,
+    /// Where its fields are, for what is only found later.
+    pub outline: Arc<Node>,
     pub faults: Vec<Finding>,
     pub warnings: Vec<Finding>,
 }
@@ -255,12 +257,17 @@ fn timestamp(field: &Field<'_>, report: &mut Report<'_>) -> Option<Timestamp> {
     text.parse().map_err(wrong).ok()
 }
 
+/// The fields that the cross check speaks of.
+const OUTLINED: [&str; 7] = ["selector", "match", "targetRefs", "lua", "wasm", "listeners", "envoy"];
+
 impl Declaration {
     fn new(document: &Node, identity: Option<Identity>, content: Option<Content>, report: Report<'_>) -> Self {
         let content = content.filter(|_| report.faults.is_empty());
         let text = if content.is_some() { json_text(document) } else { String::new() };
         let Report { faults, warnings, .. } = report;
-        Self { identity, content, text, place: document.place, faults, warnings }
+        let fields: &[&str] = if content.is_some() { &OUTLINED } else { &[] };
+        let outline = Arc::new(document.outline(fields));
+        Self { identity, content, text, place: document.place, outline, faults, warnings }
     }
 }
 
