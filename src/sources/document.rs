@@ -74,7 +74,7 @@ enum Kind {
 pub(super) fn declarations(file: &Path, document: &Node) -> Vec<Declaration> {
     let text = |key| document.get(key).and_then(Node::as_text);
     let (Some(api_version), Some(kind)) = (text("apiVersion"), text("kind")) else {
-        return vec![refused(file, document, "", "is no Kubernetes resource: apiVersion and kind are required")];
+        return vec![refused(file, document, "", &no_resource(document))];
     };
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
     if let (Some(item_kind), Some(items)) = (kind.strip_suffix("List"), document.get("items"))
@@ -87,6 +87,22 @@ pub(super) fn declarations(file: &Path, document: &Node) -> Vec<Declaration> {
         return stranger(file, document, group, kind).into_iter().collect();
     }
     vec![ours(file, document, (group, version, kind))]
+}
+
+/// Says which of the two is missing, and what was written in its place.
+fn no_resource(document: &Node) -> String {
+    let Value::Map(entries) = &document.value else {
+        return "is no Kubernetes resource: it must be an object with apiVersion and kind".to_owned();
+    };
+    let missing = ["apiVersion", "kind"].into_iter().filter(|key| document.get(key).and_then(Node::as_text).is_none());
+    let told = missing.map(|wanted| {
+        let slip = entries.iter().find(|(key, _)| key.text != wanted && key.text.eq_ignore_ascii_case(wanted));
+        slip.map_or(wanted.to_owned(), |(key, _)| format!("{wanted} (here it is \"{}\")", key.text))
+    });
+    format!(
+        "is no Kubernetes resource: apiVersion and kind must be text, and there is no {}",
+        told.collect::<Vec<_>>().join(" and no ")
+    )
 }
 
 fn list(file: &Path, api_version: &str, item_kind: &str, items: &Node) -> Vec<Declaration> {
