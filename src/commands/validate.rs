@@ -1,11 +1,118 @@
 //! `wasmplane validate`.
 
-use super::Outcome;
+use std::io::Write;
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use super::{Format, Outcome};
+use crate::sources::{Finding, Loaded, load};
 
 /// Checks manifests offline: every fault with file, line and field path.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Files and folders; folders are read recursively.
+    #[arg(required = true)]
+    pub paths: Vec<PathBuf>,
+    /// How to print what was found.
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
 
-pub fn run(_args: Args) -> anyhow::Result<Outcome> {
-    anyhow::bail!("not built yet")
+pub fn run(args: Args) -> anyhow::Result<Outcome> {
+    if let Some(missing) = args.paths.iter().find(|path| !path.exists()) {
+        anyhow::bail!("{}: no such file or folder", missing.display());
+    }
+    let loaded = load(&args.paths);
+    let out = &mut std::io::stdout().lock();
+    match args.format {
+        Format::Text => write!(out, "{}", text(&loaded))?,
+        Format::Json => writeln!(out, "{:#}", json(&loaded))?,
+    }
+    Ok(if loaded.faults.is_empty() { Outcome::Fine } else { Outcome::Finding })
+}
+
+fn text(loaded: &Loaded) -> String {
+    let faults = loaded.faults.iter().map(|finding| ("error", finding));
+    let mut findings: Vec<_> = faults.chain(loaded.warnings.iter().map(|finding| ("warning", finding))).collect();
+    findings.sort_by_key(|(_, finding)| *finding);
+    let lines: String = findings.into_iter().map(|(severity, finding)| line(severity, finding)).collect();
+    let good = loaded.plugins.len() + loaded.templates.len();
+    let good = count(good, "good resource");
+    lines + &format!("{good}, {}, {}\n", count(loaded.faults.len(), "error"), count(loaded.warnings.len(), "warning"))
+}
+
+/// As compilers print it, so that editors can jump there.
+fn line(severity: &str, finding: &Finding) -> String {
+    let place = match (finding.line, finding.column) {
+        (0, _) => String::new(),
+        (line, 0) => format!("{line}:"),
+        (line, column) => format!("{line}:{column}:"),
+    };
+    let parts = [finding.resource.as_str(), finding.field.as_str(), finding.reason.as_str()];
+    let words = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ");
+    format!("{}:{place} {severity}: {words}\n", finding.file.display())
+}
+
+fn count(number: usize, noun: &str) -> String {
+    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
+}
+
+fn json(loaded: &Loaded) -> Value {
+    let shown = |finding: &Finding| {
+        json!({
+            "file": finding.file,
+            "line": finding.line,
+            "column": finding.column,
+            "resource": finding.resource,
+            "field": finding.field,
+            "reason": finding.reason,
+        })
+    };
+    let all = |findings: &[Finding]| findings.iter().map(shown).collect::<Vec<_>>();
+    json!({"faults": all(&loaded.faults), "warnings": all(&loaded.warnings)})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn loaded() -> Loaded {
+        let finding = |line, field: &str, reason: &str| Finding {
+            file: "conf/a.yaml".into(),
+            line,
+            column: line,
+            resource: if line == 0 { String::new() } else { "WasmPlugin shop/x".into() },
+            plugin: None,
+            field: field.into(),
+            reason: reason.into(),
+        };
+        Loaded {
+            faults: vec![finding(0, "", "cannot be read"), finding(9, "spec.url", "is required")],
+            warnings: vec![finding(3, "spec.selector", "selects all")],
+            ..Loaded::default()
+        }
+    }
+
+    #[test]
+    fn findings_are_printed_in_the_order_of_the_file_with_a_summary() {
+        assert_eq!(
+            text(&loaded()),
+            "conf/a.yaml: error: cannot be read\n\
+             conf/a.yaml:3:3: warning: WasmPlugin shop/x: spec.selector: selects all\n\
+             conf/a.yaml:9:9: error: WasmPlugin shop/x: spec.url: is required\n\
+             0 good resources, 2 errors, 1 warning\n"
+        );
+    }
+
+    #[test]
+    fn json_has_faults_and_warnings_apart() {
+        let json = json(&loaded());
+        assert_eq!(
+            json["faults"][1],
+            json!({"file": "conf/a.yaml", "line": 9, "column": 9, "resource": "WasmPlugin shop/x",
+                   "field": "spec.url", "reason": "is required"})
+        );
+        assert_eq!(json["warnings"].as_array().map(Vec::len), Some(1));
+    }
 }

@@ -7,6 +7,8 @@ use prost::Message as _;
 use prost_reflect::{DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor, SerializeOptions};
 use serde_json::Value;
 
+use super::check;
+
 /// All messages that the Envoy API knows, and the two TypedStructs. Decoding takes some 30 ms, once.
 static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
     DescriptorPool::decode(&include_bytes!(concat!(env!("OUT_DIR"), "/envoy.fds"))[..])
@@ -32,16 +34,20 @@ pub struct InvalidMessage {
 /// Encodes `json`, written in protobuf's JSON mapping (both `camelCase` and `snake_case`), as the message
 /// `full_name`, e.g. `envoy.config.listener.v3.Listener`. Unknown fields are refused, at any depth, inside an `Any` too.
 pub fn from_json(full_name: &str, json: &Value) -> Result<Bytes, InvalidMessage> {
-    let mut track = serde_path_to_error::Track::new();
-    let deserializer = serde_path_to_error::Deserializer::new(json.clone(), &mut track);
-    match DynamicMessage::deserialize_with_options(descriptor(full_name), deserializer, &DeserializeOptions::new()) {
+    let descriptor = descriptor(full_name);
+    match DynamicMessage::deserialize_with_options(descriptor.clone(), json.clone(), &DeserializeOptions::new()) {
         Ok(message) => Ok(message.encode_to_vec().into()),
         Err(error) => {
-            let path = track.path().to_string();
-            let path = if path == "." { String::new() } else { path };
-            Err(InvalidMessage { violation: Violation { path, reason: error.to_string() } })
+            let whole = || Violation { path: String::new(), reason: error.to_string() };
+            let violation = check::violations(&descriptor, json).into_iter().next().unwrap_or_else(whole);
+            Err(InvalidMessage { violation })
         }
     }
+}
+
+/// Everything for which [`from_json`] refuses `json`, not only the first; empty where it does not.
+pub fn violations(full_name: &str, json: &Value) -> Vec<Violation> {
+    check::violations(&descriptor(full_name), json)
 }
 
 /// The message `full_name` as JSON, `snake_case`, with every `Any` of a known type opened. A message that does not
@@ -85,7 +91,65 @@ mod tests {
             "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
             "stat_prefx": "x"}}]}]});
         let error = from_json(LISTENER, &json).unwrap_err();
-        assert!(error.violation.path.starts_with("filter_chains[0].filters[0].typed_config"), "{error}");
-        assert!(error.violation.reason.contains("stat_prefx"), "{error}");
+        assert_eq!(error.violation.path, "filter_chains[0].filters[0].typed_config.stat_prefx");
+        assert!(error.violation.reason.ends_with("did you mean \"stat_prefix\"?"), "{error}");
+    }
+
+    /// A connection manager with these HTTP filters, in a listener.
+    fn listener_with(http_filters: Value) -> Value {
+        json!({"name": "l", "filter_chains": [{"filters": [{"name": "hcm", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+            "stat_prefix": "x", "http_filters": http_filters}}]}]})
+    }
+
+    fn paths(json: &Value) -> Vec<String> {
+        let prefix = "filter_chains[0].filters[0].typed_config.";
+        violations(LISTENER, json).into_iter().map(|found| found.path.replace(prefix, "…")).collect()
+    }
+
+    #[test]
+    fn every_violation_inside_nested_anys_has_its_own_path() {
+        let filter = |type_name: &str, field: &str, value: Value| json!({"name": "f", "typed_config": {"@type": format!("type.googleapis.com/{type_name}"), field: value}});
+        let router = "envoy.extensions.filters.http.router.v3.Router";
+        let json = listener_with(json!([
+            filter(router, "dynamic_stats", json!("maybe")),
+            filter(router, "upstream_http_filters", json!([{"name": "x", "typed_config": {"a": 1}}])),
+            filter("envoy.extensions.filters.http.router.v3.Ruter", "x", json!(1)),
+            filter("envoy.extensions.filters.http.rbac.v3.RBAC", "rules", json!({"action": "DENNY"})),
+            filter("envoy.extensions.filters.http.fault.v3.HTTPFault", "delay", json!({"fixed_delay": "5 s"})),
+            filter("google.protobuf.StringValue", "value", json!(5)),
+        ]));
+        assert_eq!(
+            paths(&json),
+            [
+                "…http_filters[0].typed_config.dynamic_stats",
+                "…http_filters[1].typed_config.upstream_http_filters[0].typed_config.@type",
+                "…http_filters[2].typed_config.@type",
+                "…http_filters[3].typed_config.rules.action",
+                "…http_filters[4].typed_config.delay.fixed_delay",
+                "…http_filters[5].typed_config.value",
+            ]
+        );
+        let error = from_json(LISTENER, &json).unwrap_err();
+        assert_eq!(
+            error.violation.path,
+            "filter_chains[0].filters[0].typed_config.http_filters[0].typed_config.dynamic_stats"
+        );
+    }
+
+    #[test]
+    fn two_fields_of_one_oneof_are_refused_at_their_message() {
+        let json = json!({"address": {"socket_address": {"address": "::1", "port_value": 1}, "pipe": {"path": "/x"}}});
+        assert_eq!(violations(LISTENER, &json).len(), 1);
+        assert_eq!(violations(LISTENER, &json)[0].path, "address");
+    }
+
+    #[test]
+    fn what_is_right_has_no_violations() {
+        let json = listener_with(json!([{"name": "router", "typedConfig": {
+            "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router",
+            "dynamicStats": true, "suppress_envoy_headers": null}}]));
+        assert!(from_json(LISTENER, &json).is_ok());
+        assert_eq!(violations(LISTENER, &json), []);
     }
 }

@@ -3,9 +3,12 @@
 //! Comes in: JSON in protobuf's mapping, or encoded messages. Goes out: the other of the two.
 //! Invariant: no IO; unknown fields are errors, never dropped.
 
+mod check;
 mod envoy;
+mod suggestion;
 
-pub use envoy::{InvalidMessage, Violation, from_json, to_json};
+pub use envoy::{InvalidMessage, Violation, from_json, to_json, violations};
+pub use suggestion::did_you_mean;
 
 /// The admin API, generated from `proto/wasmplane/admin/v1/admin.proto`.
 #[allow(missing_docs, clippy::all, clippy::pedantic, unreachable_pub, missing_debug_implementations)]

@@ -3,14 +3,42 @@
 //! Comes in: YAML and JSON files. Goes out: [`Loaded`], plugins and templates beside the faults of the rest.
 //! Invariant: one file's fault never takes another resource away; nothing here fetches a module.
 
+mod directory;
+#[cfg(test)]
+mod directory_tests;
+mod document;
+mod fields;
+mod inbox;
+mod listing;
+mod manifest;
+mod memory;
+#[cfg(test)]
+mod memory_tests;
+mod merge;
+mod module_url;
+mod names;
+mod native;
+mod proxy_template;
+mod report;
+mod scanner;
+#[cfg(test)]
+mod vectors;
+mod wasm_plugin;
+mod workload;
+mod yaml;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::SystemTime;
 
+pub use self::directory::Directory;
+use self::memory::Memory;
+use self::scanner::{Scanner, Writes};
 use crate::model::{Plugin, PluginId, ProxyTemplate, TemplateId};
 
 /// All resources of all files at one moment.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Loaded {
     pub plugins: BTreeMap<PluginId, Arc<Plugin>>,
     pub templates: BTreeMap<TemplateId, Arc<ProxyTemplate>>,
@@ -18,7 +46,12 @@ pub struct Loaded {
     pub faults: Vec<Finding>,
     /// What was accepted and yet has no or a surprising effect.
     pub warnings: Vec<Finding>,
+    /// What a restart needs so that a file broken by then takes nothing away; to be kept on disk.
+    pub last_good: LastGood,
 }
+
+/// Per file, the text of its last good resources; see [`Directory::open_with`].
+pub type LastGood = BTreeMap<PathBuf, Arc<str>>;
 
 /// One thing to say about one place in a file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,6 +72,7 @@ pub struct Finding {
 }
 
 /// Reads `paths` (files and folders) once, offline.
-pub fn load(_paths: &[PathBuf]) -> Loaded {
-    Loaded::default()
+pub fn load(paths: &[PathBuf]) -> Loaded {
+    let scanned = Scanner::new(paths.to_vec()).scan(&Writes::default(), SystemTime::now());
+    Memory::default().update(scanned.scan)
 }

@@ -1,0 +1,68 @@
+//! Why a module is not to be had.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::model::Digest;
+
+/// One failed attempt to get a module. The text goes into the plugin's status.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// The server answered, but not with the module. Tried again: somebody may upload it yet.
+    #[error("GET {url}: {status}")]
+    Status { url: String, status: http::StatusCode },
+
+    /// No answer, or one that broke off. Tried again.
+    #[error("GET {url}: {cause}")]
+    Transport { url: String, cause: String },
+
+    /// More bytes than we take; refused, not cut. Tried again, slowly.
+    #[error("{location}: larger than the limit of {limit} bytes")]
+    TooLarge { location: String, limit: u64 },
+
+    /// A file of `--module-files` cannot be read. Tried again when it changes.
+    #[error("{}: {source}", path.display())]
+    File { path: PathBuf, source: io::Error },
+
+    /// Not a file, as a folder or a pipe is. Tried again when it changes.
+    #[error("{}: not a regular file", path.display())]
+    NotAFile { path: PathBuf },
+
+    /// A symbolic link or `..` leads out of the folders that the operator opened. Tried again when it changes.
+    #[error("{}: leads to {}, which is outside of --module-files {}", path.display(), target.display(), folder.display())]
+    Outside { path: PathBuf, target: PathBuf, folder: PathBuf },
+
+    /// The bytes are not the ones that the plugin pinned. Not tried again over the network.
+    #[error("sha256 mismatch: expected {expected}, got {actual}")]
+    DigestMismatch { expected: Digest, actual: Digest },
+
+    /// No known Envoy would take the module. Not tried again if it is pinned.
+    #[error("{reason}")]
+    Refused { reason: String },
+
+    /// A fault of ours, kept from stopping the rest.
+    #[error("inspection crashed: this is a bug in wasmplane ({cause})")]
+    Crashed { cause: String },
+
+    /// The scheme is for a later version. Not tried again.
+    #[error(
+        "oci modules are not supported yet by this version: publish the module over http(s), or as a file below a \
+         folder given by --module-files"
+    )]
+    OciUnsupported,
+}
+
+impl FetchError {
+    /// The source gave bytes, and they will not do: asking again soon does not help.
+    pub fn is_about_content(&self) -> bool {
+        matches!(
+            self,
+            Self::TooLarge { .. } | Self::DigestMismatch { .. } | Self::Refused { .. } | Self::Crashed { .. }
+        )
+    }
+
+    /// A pin names the very bytes, so that no later attempt can end otherwise.
+    pub fn is_final_when_pinned(&self) -> bool {
+        matches!(self, Self::DigestMismatch { .. } | Self::Refused { .. } | Self::Crashed { .. })
+    }
+}

@@ -1,0 +1,102 @@
+use std::convert::Infallible;
+use std::net::SocketAddr;
+
+use axum::body::Body;
+use axum::response::Redirect;
+use axum::routing::{Router, get};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
+use super::*;
+
+const LIMITS: Limits = Limits {
+    size: 10,
+    connect: Duration::from_secs(5),
+    idle: Duration::from_secs(5),
+    overall: Duration::from_secs(5),
+    redirects: 2,
+};
+
+async fn serve(router: Router) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    url
+}
+
+/// Answers one request with exactly these bytes and hangs up.
+async fn serve_raw(answer: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let _request = socket.read(&mut [0; 1024]).await.unwrap();
+        socket.write_all(answer.as_bytes()).await.unwrap();
+    });
+    address
+}
+
+async fn failure(url: &str) -> String {
+    Http::new(LIMITS).get(url).await.unwrap_err().to_string()
+}
+
+#[tokio::test]
+async fn only_200_is_an_answer_and_redirects_are_followed_for_a_while() {
+    let router = Router::new()
+        .route("/a.wasm", get(|| async { "0123456789" }))
+        .route("/none", get(|| async { http::StatusCode::NO_CONTENT }))
+        .route("/moved", get(|| async { Redirect::temporary("/a.wasm") }))
+        .route("/loop", get(|| async { Redirect::temporary("/loop") }));
+    let url = serve(router).await;
+    for path in ["a.wasm", "moved"] {
+        assert_eq!(Http::new(LIMITS).get(&format!("{url}/{path}")).await.unwrap(), "0123456789");
+    }
+    assert_eq!(failure(&format!("{url}/b.wasm")).await, format!("GET {url}/b.wasm: 404 Not Found"));
+    assert_eq!(failure(&format!("{url}/none")).await, format!("GET {url}/none: 204 No Content"));
+    assert_eq!(failure(&format!("{url}/loop")).await, format!("GET {url}/loop: too many redirects"));
+}
+
+#[tokio::test]
+async fn a_body_over_the_limit_is_refused_whether_announced_or_not() {
+    let streamed = || async {
+        let chunks = ["0123456", "789ab"].map(Ok::<_, Infallible>);
+        Body::from_stream(futures::stream::iter(chunks))
+    };
+    let router = Router::new().route("/announced", get(|| async { "0123456789a" })).route("/streamed", get(streamed));
+    let url = serve(router).await;
+    for path in ["announced", "streamed"] {
+        let expected = format!("GET {url}/{path}: larger than the limit of 10 bytes");
+        assert_eq!(failure(&format!("{url}/{path}")).await, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_is_no_body() {
+    let address = serve_raw("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf").await;
+    let text = failure(&format!("http://{address}/a.wasm")).await;
+    assert!(text.starts_with(&format!("GET http://{address}/a.wasm: the body broke off: ")), "{text}");
+}
+
+#[tokio::test]
+async fn nobody_there_is_said_plainly() {
+    let address = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let text = failure(&format!("http://{address}/a.wasm")).await;
+    assert!(text.starts_with(&format!("GET http://{address}/a.wasm: cannot connect: ")), "{text}");
+    assert!(text.contains("refused"), "{text}");
+}
+
+#[tokio::test]
+async fn silence_ends_with_the_overall_limit() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/a.wasm", listener.local_addr().unwrap());
+    let limits = Limits { overall: Duration::from_millis(20), ..LIMITS };
+    let error = Http::new(limits).get(&url).await.unwrap_err();
+    assert_eq!(error.to_string(), format!("GET {url}: not finished after 0 s"));
+}
+
+#[test]
+fn secrets_in_a_url_are_not_shown() {
+    let url = "https://me:secret@modules.test/a.wasm?token=secret";
+    assert_eq!(shown(url), "https://me:redacted@modules.test/a.wasm?redacted");
+    assert_eq!(shown("http://modules.test/a.wasm"), "http://modules.test/a.wasm");
+}

@@ -1,0 +1,160 @@
+//! Gets one wanted module and keeps it current: one task per [`ModuleRef`].
+//!
+//! Comes in: a reference. Goes out: its state, on the board. A failure keeps what was there, is logged and noted, and
+//! tried again where that can help.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::Room;
+use super::error::FetchError;
+use super::folders::{Place, read_below};
+use super::http::shown;
+use super::library::Checked;
+use super::pace::Backoff;
+use super::stats::FetchResult;
+use super::watcher::look;
+use crate::model::{Code, ModuleLocation, ModuleRef, PullPolicy};
+
+/// One reference, and the room it is kept in.
+pub struct Keeper {
+    pub room: Arc<Room>,
+    pub reference: ModuleRef,
+}
+
+impl Keeper {
+    /// Returns when nothing can change any more.
+    pub async fn keep(self) {
+        match &self.reference.location {
+            ModuleLocation::Http(url) => self.keep_remote(url).await,
+            ModuleLocation::File(path) => match self.room.folders.place(path) {
+                Place::Proxy => self.pass_through(path),
+                Place::Ours { folder } => self.keep_file(&folder, path).await,
+            },
+            ModuleLocation::Oci(_) => self.fail(&FetchError::OciUnsupported).await,
+        }
+    }
+
+    fn pass_through(&self, path: &Path) {
+        let warning = "on the proxy's own disk: not fetched, checked or watched by wasmplane".to_owned();
+        self.room.board.ready(&self.reference, Code::OnProxy(path.to_owned()), Arc::from([warning]));
+    }
+
+    async fn keep_remote(&self, url: &str) {
+        if self.reference.sha256.is_some() || self.reference.pull_policy != PullPolicy::Always {
+            if self.ready_from_store().await {
+                self.room.fetches.count(&self.reference.location, FetchResult::Stored);
+                return;
+            }
+        }
+        let mut backoff = Backoff::new(&self.room.pace);
+        loop {
+            let Err(error) = self.fetch_patiently(url).await else { return };
+            self.fail(&error).await;
+            if self.is_pinned() && error.is_final_when_pinned() {
+                return;
+            }
+            let wait = if error.is_about_content() { self.room.pace.slowest_retry } else { backoff.next() };
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Uses what is stored from before while the server is slow to answer.
+    async fn fetch_patiently(&self, url: &str) -> Result<(), FetchError> {
+        let mut fetch = std::pin::pin!(self.fetch(url));
+        match tokio::time::timeout(self.room.pace.patience, &mut fetch).await {
+            Ok(result) => result,
+            Err(_) => {
+                if !self.is_ready() {
+                    self.ready_from_store().await;
+                }
+                fetch.await
+            }
+        }
+    }
+
+    async fn fetch(&self, url: &str) -> Result<(), FetchError> {
+        let slot = self.room.slots.take(url).await;
+        let bytes = self.room.http.get(url).await?;
+        drop(slot);
+        self.admit(bytes).await
+    }
+
+    async fn keep_file(&self, folder: &Path, path: &Path) {
+        if self.is_pinned() && self.ready_from_store().await {
+            self.room.fetches.count(&self.reference.location, FetchResult::Stored);
+            return;
+        }
+        let mut follower = self.room.watcher.follow(path);
+        loop {
+            // Looked at before it is read: what changes meanwhile is seen as a change.
+            let seen = look(path).await;
+            if let Err(error) = self.read(folder, path).await {
+                self.fail(&error).await;
+            }
+            follower.changed(seen, &self.room.pace).await;
+        }
+    }
+
+    async fn read(&self, folder: &Path, path: &Path) -> Result<(), FetchError> {
+        let (folder, path, limit) = (folder.to_owned(), path.to_owned(), self.room.limits.size);
+        let reading = tokio::task::spawn_blocking(move || read_below(&folder, &path, limit));
+        let bytes = reading.await.map_err(|error| FetchError::Crashed { cause: error.to_string() })??;
+        self.admit(bytes).await
+    }
+
+    /// Verified, inspected, stored, remembered, and only then shown.
+    async fn admit(&self, bytes: Bytes) -> Result<(), FetchError> {
+        let checked = self.room.library.admit(bytes, self.reference.sha256).await?;
+        self.room.library.memory.set(&self.reference.location, checked.module.digest);
+        self.room.fetches.count(&self.reference.location, FetchResult::Fetched);
+        self.ready(checked);
+        Ok(())
+    }
+
+    fn ready(&self, checked: Checked) {
+        tracing::info!(
+            module = %self.name(),
+            digest = %checked.module.digest,
+            bytes = checked.module.bytes.len(),
+            warnings = ?checked.warnings,
+            "module ready"
+        );
+        self.room.board.ready(&self.reference, Code::Module(checked.module), checked.warnings);
+    }
+
+    /// The pinned bytes, or what the location gave last time. False if they are not at hand.
+    async fn ready_from_store(&self) -> bool {
+        let digest = self.reference.sha256.or_else(|| self.room.library.memory.get(&self.reference.location));
+        let Some(digest) = digest else { return false };
+        let Some(checked) = self.room.library.load(digest).await else { return false };
+        self.ready(checked);
+        true
+    }
+
+    async fn fail(&self, error: &FetchError) {
+        let result = if error.is_about_content() { FetchResult::Refused } else { FetchResult::Unavailable };
+        self.room.fetches.count(&self.reference.location, result);
+        let serves_older = self.is_ready() || self.ready_from_store().await;
+        tracing::warn!(module = %self.name(), %error, serves_older, "module not available");
+        self.room.board.fail(&self.reference, error.to_string());
+    }
+
+    fn is_ready(&self) -> bool {
+        self.room.board.is_ready(&self.reference)
+    }
+
+    fn is_pinned(&self) -> bool {
+        self.reference.sha256.is_some()
+    }
+
+    /// For logs.
+    fn name(&self) -> String {
+        match &self.reference.location {
+            ModuleLocation::Http(url) => shown(url),
+            other => other.to_string(),
+        }
+    }
+}

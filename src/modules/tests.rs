@@ -1,0 +1,388 @@
+//! The room as a whole, over real sockets and files.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::extract::State;
+use axum::response::IntoResponse;
+use axum::routing::Router;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::model::{Code, Digest, Module, ModuleLocation, ModuleState, PullPolicy};
+
+const PACE: Pace = Pace {
+    first_retry: Duration::from_millis(5),
+    slowest_retry: Duration::from_millis(20),
+    patience: Duration::from_millis(50),
+    poll: Duration::from_millis(50),
+    settle: Duration::from_millis(10),
+};
+
+/// A module that every release takes; the number makes it another one.
+fn module(number: u32) -> Vec<u8> {
+    wat::parse_str(format!(
+        r#"(module (func (export "proxy_abi_version_0_2_1")) (memory (export "memory") 1)
+            (func (export "malloc") (param i32) (result i32) (i32.const {number}))
+            (func (export "_initialize")) (func (export "proxy_on_tick") (param i32)))"#
+    ))
+    .unwrap()
+}
+
+/// What the server answers to every request, until it is changed.
+#[derive(Clone)]
+enum Answer {
+    Status(u16),
+    Body(Vec<u8>),
+    Silence,
+}
+
+/// A server on port 0 that counts its requests.
+struct Server {
+    address: SocketAddr,
+    answer: Arc<Mutex<Answer>>,
+    requests: Arc<AtomicUsize>,
+    task: JoinHandle<()>,
+}
+
+impl Server {
+    async fn start(answer: Answer) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (answer, requests) = (Arc::new(Mutex::new(answer)), Arc::new(AtomicUsize::new(0)));
+        let state = (Arc::clone(&answer), Arc::clone(&requests));
+        let router = Router::new().fallback(respond).with_state(state);
+        let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        Self { address, answer, requests, task }
+    }
+
+    fn set(&self, answer: Answer) {
+        *self.answer.lock().unwrap() = answer;
+    }
+
+    fn requests(&self) -> usize {
+        self.requests.load(Ordering::SeqCst)
+    }
+
+    fn reference(&self, path: &str) -> ModuleRef {
+        reference(ModuleLocation::Http(format!("http://{}/{path}", self.address)))
+    }
+}
+
+async fn respond(State((answer, requests)): State<(Arc<Mutex<Answer>>, Arc<AtomicUsize>)>) -> axum::response::Response {
+    requests.fetch_add(1, Ordering::SeqCst);
+    let answer = answer.lock().unwrap().clone();
+    match answer {
+        Answer::Status(code) => ::http::StatusCode::from_u16(code).unwrap().into_response(),
+        Answer::Body(body) => body.into_response(),
+        Answer::Silence => std::future::pending().await,
+    }
+}
+
+fn reference(location: ModuleLocation) -> ModuleRef {
+    ModuleRef { location, sha256: None, pull_policy: PullPolicy::Unspecified, pull_secret: None }
+}
+
+fn file(path: &Path) -> ModuleRef {
+    reference(ModuleLocation::File(path.to_owned()))
+}
+
+fn pinned(reference: ModuleRef, content: &[u8]) -> ModuleRef {
+    ModuleRef { sha256: Some(Digest::of(content)), ..reference }
+}
+
+fn always(reference: ModuleRef) -> ModuleRef {
+    ModuleRef { pull_policy: PullPolicy::Always, ..reference }
+}
+
+/// The room, running until it is dropped or stopped.
+struct Running {
+    modules: Modules,
+    shutdown: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Running {
+    fn start(data_dir: &Path, module_files: &[&Path]) -> Self {
+        let module_files = module_files.iter().map(|folder| folder.to_path_buf()).collect();
+        let settings = Settings { data_dir: data_dir.to_owned(), module_files };
+        let modules = Modules::with(settings, Limits::default(), PACE);
+        let shutdown = CancellationToken::new();
+        let task = tokio::spawn(modules.clone().run(shutdown.clone()));
+        Self { modules, shutdown, task }
+    }
+
+    fn want<const N: usize>(&self, refs: [&ModuleRef; N]) {
+        self.modules.want(refs.into_iter().cloned().collect());
+    }
+
+    async fn state(&self, reference: &ModuleRef, is_it: impl Fn(&ModuleState) -> bool) -> ModuleState {
+        let mut states = self.modules.states();
+        let states = states.wait_for(|states| states.get(reference).is_some_and(&is_it));
+        tokio::time::timeout(Duration::from_secs(20), states).await.expect("in time").unwrap()[reference].clone()
+    }
+
+    async fn ready(&self, reference: &ModuleRef, content: &[u8]) -> Arc<Module> {
+        let digest = Digest::of(content);
+        let is_it =
+            |state: &ModuleState| matches!(state, ModuleState::Ready(Code::Module(module)) if module.digest == digest);
+        match self.state(reference, is_it).await {
+            ModuleState::Ready(Code::Module(module)) => module,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn failed(&self, reference: &ModuleRef) -> String {
+        match self.state(reference, |state| matches!(state, ModuleState::Failed { .. })).await {
+            ModuleState::Failed { reason } => reason,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The failure of a module that is ready from before.
+    async fn failing(&self, reference: &ModuleRef) -> String {
+        let mut notes = self.modules.notes();
+        let notes = notes.wait_for(|notes| notes.get(reference).is_some_and(|notes| notes.failing.is_some()));
+        let notes = tokio::time::timeout(Duration::from_secs(20), notes).await.expect("in time").unwrap();
+        notes[reference].failing.clone().unwrap()
+    }
+
+    async fn stop(self) {
+        self.shutdown.cancel();
+        self.task.await.unwrap();
+    }
+}
+
+fn folder() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+#[tokio::test]
+async fn a_module_is_pending_then_ready_and_fetched_once() {
+    let (data_dir, server) = (folder(), Server::start(Answer::Body(module(1))).await);
+    let (first, second) = (server.reference("a.wasm"), server.reference("b.wasm"));
+    let room = Running::start(data_dir.path(), &[]);
+    room.want([&first]);
+    assert!(matches!(room.modules.states().borrow()[&first], ModuleState::Pending));
+    let module_a = room.ready(&first, &module(1)).await;
+    room.want([&first, &second]);
+    let module_b = room.ready(&second, &module(1)).await;
+    assert!(Arc::ptr_eq(&module_a, &module_b), "equal bytes exist once");
+    assert_eq!(server.requests(), 2);
+    room.want([&second]);
+    assert!(!room.modules.states().borrow().contains_key(&first));
+    let stats = room.modules.stats();
+    assert_eq!(stats.fetches, [((Scheme::Http, FetchResult::Fetched), 2)].into());
+    assert_eq!((stats.store_bytes, stats.store_fault), (module(1).len() as u64, None));
+    room.stop().await;
+}
+
+#[tokio::test]
+async fn a_server_that_lacks_the_module_is_asked_again() {
+    let (data_dir, server) = (folder(), Server::start(Answer::Status(404)).await);
+    let wanted = server.reference("a.wasm");
+    let room = Running::start(data_dir.path(), &[]);
+    room.want([&wanted]);
+    assert_eq!(room.failed(&wanted).await, format!("GET http://{}/a.wasm: 404 Not Found", server.address));
+    server.set(Answer::Body(module(1)));
+    room.ready(&wanted, &module(1)).await;
+    assert!(server.requests() >= 2);
+}
+
+#[tokio::test]
+async fn what_envoy_would_refuse_fails_with_the_reason_until_it_is_mended() {
+    let (data_dir, server) = (folder(), Server::start(Answer::Body(b"<html>login".to_vec())).await);
+    let wanted = server.reference("a.wasm");
+    let room = Running::start(data_dir.path(), &[]);
+    room.want([&wanted]);
+    let reason = room.failed(&wanted).await;
+    assert!(reason.starts_with("not a WebAssembly module but an HTML page"), "{reason}");
+    server.set(Answer::Body(module(1)));
+    room.ready(&wanted, &module(1)).await;
+}
+
+#[tokio::test]
+async fn bytes_that_are_not_the_pinned_ones_fail_and_are_not_fetched_again() {
+    let (data_dir, server) = (folder(), Server::start(Answer::Body(module(1))).await);
+    let (wanted, other) = (pinned(server.reference("a.wasm"), &module(2)), server.reference("b.wasm"));
+    let room = Running::start(data_dir.path(), &[]);
+    room.want([&wanted]);
+    let expected = format!("sha256 mismatch: expected {}, got {}", Digest::of(&module(2)), Digest::of(&module(1)));
+    assert_eq!(room.failed(&wanted).await, expected);
+    // Another module is fetched several times over meanwhile.
+    server.set(Answer::Status(503));
+    let before = server.requests();
+    room.want([&wanted, &other]);
+    room.failed(&other).await;
+    tokio::time::timeout(Duration::from_secs(20), async {
+        while server.requests() < before + 5 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
+    assert_eq!(room.failed(&wanted).await, expected);
+    let refused = room.modules.stats().fetches[&(Scheme::Http, FetchResult::Refused)];
+    assert_eq!(refused, 1);
+}
+
+#[tokio::test]
+async fn a_slow_server_delays_nobody_else() {
+    let data_dir = folder();
+    let (slow, quick) = (Server::start(Answer::Silence).await, Server::start(Answer::Body(module(1))).await);
+    let room = Running::start(data_dir.path(), &[]);
+    let mut refs: BTreeSet<_> = (0..50).map(|number| slow.reference(&format!("{number}.wasm"))).collect();
+    let wanted = quick.reference("a.wasm");
+    refs.insert(wanted.clone());
+    room.modules.want(refs);
+    room.ready(&wanted, &module(1)).await;
+}
+
+#[tokio::test]
+async fn after_a_restart_a_dead_server_takes_nothing_away() {
+    let (data_dir, server) = (folder(), Server::start(Answer::Body(module(1))).await);
+    let plain = server.reference("a.wasm");
+    let (by_pin, by_policy) = (pinned(plain.clone(), &module(1)), always(plain.clone()));
+    let room = Running::start(data_dir.path(), &[]);
+    room.want([&plain, &by_pin, &by_policy]);
+    for wanted in [&plain, &by_pin, &by_policy] {
+        room.ready(wanted, &module(1)).await;
+    }
+    room.stop().await;
+    server.task.abort();
+    assert!(server.task.await.unwrap_err().is_cancelled());
+
+    let room = Running::start(data_dir.path(), &[]);
+    room.want([&plain, &by_pin, &by_policy]);
+    for wanted in [&plain, &by_pin, &by_policy] {
+        room.ready(wanted, &module(1)).await;
+    }
+    let reason = room.failing(&by_policy).await;
+    assert!(reason.starts_with(&format!("GET http://{}/a.wasm: ", server.address)), "{reason}");
+    let notes = room.modules.notes().borrow().clone();
+    assert!([&plain, &by_pin].into_iter().all(|wanted| notes.get(wanted).is_none_or(|notes| notes.failing.is_none())));
+}
+
+#[tokio::test]
+async fn always_asks_the_server_and_uses_the_stored_module_while_it_is_silent() {
+    let (data_dir, server) = (folder(), Server::start(Answer::Body(module(1))).await);
+    let wanted = always(server.reference("a.wasm"));
+    let room = Running::start(data_dir.path(), &[]);
+    room.want([&wanted]);
+    room.ready(&wanted, &module(1)).await;
+    server.set(Answer::Body(module(2)));
+    room.want([]);
+    room.want([&wanted]);
+    room.ready(&wanted, &module(2)).await;
+    room.stop().await;
+
+    server.set(Answer::Silence);
+    let room = Running::start(data_dir.path(), &[]);
+    room.want([&wanted]);
+    room.ready(&wanted, &module(2)).await;
+}
+
+#[tokio::test]
+async fn without_a_folder_to_write_modules_are_delivered_from_memory() {
+    let (parent, server) = (folder(), Server::start(Answer::Body(module(1))).await);
+    let data_dir = parent.path().join("data");
+    fs::write(&data_dir, b"a file is in the way").unwrap();
+    let wanted = server.reference("a.wasm");
+    let room = Running::start(&data_dir, &[]);
+    room.want([&wanted]);
+    assert_eq!(room.ready(&wanted, &module(1)).await.bytes, module(1));
+    let fault = room.modules.stats().store_fault.unwrap();
+    assert!(fault.starts_with(&data_dir.display().to_string()), "{fault}");
+}
+
+#[tokio::test]
+async fn a_rebuild_is_noticed_and_a_broken_one_keeps_the_last_good() {
+    let (data_dir, files) = (folder(), folder());
+    let path = files.path().join("plugin.wasm");
+    let wanted = file(&path);
+    let room = Running::start(data_dir.path(), &[files.path()]);
+    room.want([&wanted]);
+    let reason = room.failed(&wanted).await;
+    assert_eq!(reason, format!("{}: No such file or directory (os error 2)", path.display()));
+    fs::write(&path, module(1)).unwrap();
+    room.ready(&wanted, &module(1)).await;
+
+    // Renamed into place, as careful tools do.
+    let other = files.path().join("plugin.wasm.tmp");
+    fs::write(&other, module(2)).unwrap();
+    fs::rename(&other, &path).unwrap();
+    room.ready(&wanted, &module(2)).await;
+
+    // Linked into place, as cargo does.
+    fs::write(&other, module(3)).unwrap();
+    fs::remove_file(&path).unwrap();
+    fs::hard_link(&other, &path).unwrap();
+    room.ready(&wanted, &module(3)).await;
+
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, &module(4)[..20]).unwrap();
+    let reason = loop {
+        let reason = room.failing(&wanted).await;
+        if !reason.contains("No such file") {
+            break reason;
+        }
+        tokio::task::yield_now().await;
+    };
+    assert!(reason.starts_with("damaged or cut short"), "{reason}");
+    room.ready(&wanted, &module(3)).await;
+
+    fs::write(&path, module(4)).unwrap();
+    room.ready(&wanted, &module(4)).await;
+    assert_eq!(room.modules.notes().borrow()[&wanted], Notes::default());
+}
+
+#[tokio::test]
+async fn a_file_that_is_gone_after_a_restart_is_served_from_the_store() {
+    let (data_dir, files) = (folder(), folder());
+    let path = files.path().join("plugin.wasm");
+    fs::write(&path, module(1)).unwrap();
+    let wanted = file(&path);
+    let room = Running::start(data_dir.path(), &[files.path()]);
+    room.want([&wanted]);
+    room.ready(&wanted, &module(1)).await;
+    room.stop().await;
+    fs::remove_file(&path).unwrap();
+
+    let room = Running::start(data_dir.path(), &[files.path()]);
+    room.want([&wanted]);
+    room.ready(&wanted, &module(1)).await;
+    assert!(room.failing(&wanted).await.contains("No such file"));
+}
+
+#[tokio::test]
+async fn a_path_that_leads_out_of_the_folder_is_neither_read_nor_passed_on() {
+    let (data_dir, parent) = (folder(), folder());
+    let files = parent.path().join("plugins");
+    fs::create_dir(&files).unwrap();
+    fs::write(parent.path().join("secret.wasm"), module(1)).unwrap();
+    let wanted = file(&files.join("../secret.wasm"));
+    let room = Running::start(data_dir.path(), &[&files]);
+    room.want([&wanted]);
+    let reason = room.failed(&wanted).await;
+    assert!(reason.contains("secret.wasm, which is outside of --module-files"), "{reason}");
+}
+
+#[tokio::test]
+async fn other_files_are_the_proxys_own_and_oci_is_for_later() {
+    let data_dir = folder();
+    let (own, relative) = (file(Path::new("/etc/plugins/a.wasm")), file(Path::new("a.wasm")));
+    let oci = reference(ModuleLocation::Oci("ghcr.io/x/y:1".to_owned()));
+    let room = Running::start(data_dir.path(), &[]);
+    room.want([&own, &relative, &oci]);
+    for (wanted, path) in [(&own, "/etc/plugins/a.wasm"), (&relative, "a.wasm")] {
+        let is_it =
+            |state: &ModuleState| matches!(state, ModuleState::Ready(Code::OnProxy(own)) if own == Path::new(path));
+        room.state(wanted, is_it).await;
+        assert!(room.modules.notes().borrow()[wanted].warnings[0].starts_with("on the proxy's own disk"));
+    }
+    assert!(room.failed(&oci).await.starts_with("oci modules are not supported yet by this version: publish"));
+}

@@ -1,0 +1,162 @@
+//! Files and folders, watched: every change of them becomes a new [`Loaded`].
+//!
+//! inotify says when to look; a slow poll looks where it says nothing. What a look means is told by `scanner` (which
+//! files are ready) and `memory` (what they mean beside what they said before).
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::inbox::Inbox;
+use super::listing::{Folder, Listing};
+use super::memory::Memory;
+use super::scanner::{SETTLED, Scanner};
+use super::{LastGood, Loaded};
+
+/// Between the first event and the look, so that several files written together are seen together.
+const COALESCE: Duration = Duration::from_millis(20);
+/// Between looks when there are no events.
+const POLL: Duration = Duration::from_secs(5);
+/// While folders appear as fast as they are watched, one look is followed by another; so many times at most.
+const MAX_LOOKS: usize = 5;
+
+/// The source that `--config` names: opened once, then run until shutdown.
+pub struct Directory {
+    eye: Eye,
+    inbox: Arc<Inbox>,
+    published: watch::Sender<Arc<Loaded>>,
+}
+
+/// All that a look needs. Lives on a blocking thread while it looks.
+struct Eye {
+    scanner: Scanner,
+    memory: Memory,
+    inbox: Arc<Inbox>,
+    /// Absent where the system has none left: then there is only the poll.
+    watcher: Option<RecommendedWatcher>,
+    watched: BTreeSet<Folder>,
+    is_waiting: bool,
+}
+
+impl Directory {
+    /// Reads `paths` and begins to watch them. Blocks on the disk.
+    pub fn open(paths: Vec<PathBuf>) -> Self {
+        Self::open_with(paths, &LastGood::new())
+    }
+
+    /// As [`Directory::open`], with the content that the files had before a restart: what is broken by now keeps it,
+    /// what is gone by now loses it.
+    pub fn open_with(paths: Vec<PathBuf>, last_good: &LastGood) -> Self {
+        let inbox = Arc::new(Inbox::default());
+        let mut eye = Eye {
+            scanner: Scanner::new(paths),
+            memory: Memory::recall(last_good),
+            inbox: inbox.clone(),
+            watcher: watcher(&inbox),
+            watched: BTreeSet::new(),
+            is_waiting: false,
+        };
+        let loaded = eye.look();
+        Self { eye, inbox, published: watch::Sender::new(Arc::new(loaded)) }
+    }
+
+    /// The newest state, the first one included; changes only when something in it does.
+    pub fn watch(&self) -> watch::Receiver<Arc<Loaded>> {
+        self.published.subscribe()
+    }
+
+    /// Publishes every change until `shutdown`.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let Self { mut eye, inbox, published } = self;
+        loop {
+            // A file that was not ready needs another look when it has lain still for long enough.
+            let pause = if eye.is_waiting { SETTLED } else { POLL };
+            tokio::select! {
+                () = inbox.bell.notified() => sleep(COALESCE).await,
+                () = sleep(pause) => {}
+                () = shutdown.cancelled() => return,
+            }
+            let looked = spawn_blocking(move || {
+                let loaded = eye.look();
+                (eye, loaded)
+            });
+            let loaded = match looked.await {
+                Ok((returned, loaded)) => {
+                    eye = returned;
+                    loaded
+                }
+                Err(error) => return tracing::error!(%error, "reading the configuration ended"),
+            };
+            publish(&published, loaded);
+        }
+    }
+}
+
+fn publish(published: &watch::Sender<Arc<Loaded>>, loaded: Loaded) {
+    published.send_if_modified(|current| {
+        let is_news = **current != loaded;
+        if is_news {
+            for fault in loaded.faults.iter().filter(|fault| !current.faults.contains(fault)) {
+                tracing::warn!(
+                    file = %fault.file.display(), line = fault.line, resource = fault.resource, field = fault.field,
+                    reason = fault.reason, "configuration refused"
+                );
+            }
+            *current = Arc::new(loaded);
+        }
+        is_news
+    });
+}
+
+fn watcher(inbox: &Arc<Inbox>) -> Option<RecommendedWatcher> {
+    let inbox = inbox.clone();
+    notify::recommended_watcher(move |event| inbox.put(event))
+        .inspect_err(|error| tracing::warn!(%error, "no file events: changes are seen by polling"))
+        .ok()
+}
+
+impl Eye {
+    fn look(&mut self) -> Loaded {
+        let mut loaded = Loaded::default();
+        for _ in 0..MAX_LOOKS {
+            let scanned = self.scanner.scan(&self.inbox.writes(), SystemTime::now());
+            self.is_waiting = scanned.is_waiting;
+            let has_new_folders = self.watch(&scanned.listing);
+            loaded = self.memory.update(scanned.scan);
+            // What happened in a folder before it was watched is only seen by looking again.
+            if !has_new_folders {
+                break;
+            }
+        }
+        loaded
+    }
+
+    /// Watches what `listing` needs, and nothing else. Whether there is anything new in it.
+    fn watch(&mut self, listing: &Listing) -> bool {
+        self.inbox.set_scope(listing);
+        let wanted: BTreeSet<_> = listing.folders.union(&listing.parents).cloned().collect();
+        let Some(watcher) = &mut self.watcher else { return false };
+        for gone in self.watched.difference(&wanted) {
+            // The kernel has mostly forgotten it by itself, as the folder is gone.
+            let _ = watcher.unwatch(&gone.path);
+        }
+        let mut is_new = false;
+        for new in wanted.difference(&self.watched) {
+            match watcher.watch(&new.path, RecursiveMode::NonRecursive) {
+                Ok(()) => is_new = true,
+                Err(error) => {
+                    tracing::warn!(folder = %new.path.display(), %error, "no file events from this folder");
+                }
+            }
+        }
+        self.watched = wanted;
+        is_new
+    }
+}

@@ -1,0 +1,267 @@
+//! One document of a file, turned into what it declares: whose it is, what it says, what is wrong with it.
+//!
+//! Comes in: a node. Goes out: declarations by identity. Resources of other API groups are passed over.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::fields::{Field, Object};
+use super::names::{is_dns_label, is_dns_subdomain};
+use super::report::Report;
+use super::yaml::{Key, Node, Place, Value};
+use super::{Finding, proxy_template, wasm_plugin};
+use crate::model::{Plugin, PluginId, PluginKind, ProxyTemplate, TemplateId};
+use crate::protobuf::did_you_mean;
+
+/// Which resource; equal in two places where both mean the same one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Identity {
+    Plugin(PluginId),
+    Template(TemplateId),
+    /// A kind that this version does not read.
+    Unread(String),
+}
+
+/// What a resource says.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Content {
+    Plugin(Arc<Plugin>),
+    Template(Arc<ProxyTemplate>),
+}
+
+/// A resource as one document declares it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Declaration {
+    /// Absent where the document does not say which resource it is.
+    pub identity: Option<Identity>,
+    /// Absent where there are faults.
+    pub content: Option<Content>,
+    /// The document again, as JSON on one line: what a restart needs to read it back.
+    pub text: String,
+    pub place: Place,
+    pub faults: Vec<Finding>,
+    pub warnings: Vec<Finding>,
+}
+
+const GROUPS: [&str; 4] = ["extensions.istio.io", "maistra.io", "extension.tsb.tetrate.io", "wasmplane.io"];
+
+/// Each kind of ours: group, version, kind, and what it is read as.
+const KINDS: [(&str, &str, &str, Kind); 7] = [
+    ("extensions.istio.io", "v1alpha1", "WasmPlugin", Kind::WasmPlugin),
+    ("extensions.istio.io", "v1alpha1", "TrafficExtension", Kind::NotYet(Some(PluginKind::TrafficExtension))),
+    ("maistra.io", "v1", "ServiceMeshExtension", Kind::NotYet(Some(PluginKind::ServiceMeshExtension))),
+    ("maistra.io", "v1alpha1", "ServiceMeshExtension", Kind::NotYet(Some(PluginKind::ServiceMeshExtension))),
+    ("extension.tsb.tetrate.io", "v2", "WasmExtension", Kind::NotYet(None)),
+    ("extension.tsb.tetrate.io", "v2", "WasmExtensionAttachment", Kind::NotYet(None)),
+    ("wasmplane.io", "v1alpha1", "ProxyTemplate", Kind::ProxyTemplate),
+];
+
+#[derive(Clone, Copy)]
+enum Kind {
+    WasmPlugin,
+    ProxyTemplate,
+    /// Known, and read by a later version.
+    NotYet(Option<PluginKind>),
+}
+
+/// All resources of a document: itself, or the items of a list of them.
+pub(super) fn declarations(file: &Path, document: &Node) -> Vec<Declaration> {
+    let text = |key| document.get(key).and_then(Node::as_text);
+    let (Some(api_version), Some(kind)) = (text("apiVersion"), text("kind")) else {
+        return vec![refused(file, document, "", "is no Kubernetes resource: apiVersion and kind are required")];
+    };
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    if let (Some(item_kind), Some(items)) = (kind.strip_suffix("List"), document.get("items"))
+        && (api_version == "v1" || GROUPS.contains(&group))
+    {
+        return list(file, api_version, item_kind, items);
+    }
+    if !GROUPS.contains(&group) {
+        tracing::debug!(file = %file.display(), api_version, kind, "resource of another API group passed over");
+        return stranger(file, document, group, kind).into_iter().collect();
+    }
+    vec![ours(file, document, (group, version, kind))]
+}
+
+fn list(file: &Path, api_version: &str, item_kind: &str, items: &Node) -> Vec<Declaration> {
+    let Value::List(items) = &items.value else {
+        return vec![refused(file, items, "", "the items of a list must be a list")];
+    };
+    let item = |item: &Node| {
+        if item_kind.is_empty() || item.get("kind").is_some() {
+            return declarations(file, item);
+        }
+        // The items of a typed list, as the API server answers, do not say their kind.
+        declarations(file, &with_type(item, api_version, item_kind))
+    };
+    items.iter().flat_map(item).collect()
+}
+
+fn with_type(item: &Node, api_version: &str, kind: &str) -> Node {
+    let mut item = item.clone();
+    let place = item.place;
+    if let Value::Map(entries) = &mut item.value {
+        for (key, text) in [("apiVersion", api_version), ("kind", kind)] {
+            let key = Key { text: key.to_owned(), place };
+            entries.push((key, Node { value: Value::Text(text.to_owned()), place }));
+        }
+    }
+    item
+}
+
+/// A group that is ours but for a slip of the finger must not be passed over in silence.
+fn stranger(file: &Path, document: &Node, group: &str, kind: &str) -> Option<Declaration> {
+    let is_our_kind = KINDS.iter().any(|(_, _, known, _)| *known == kind);
+    let meant = GROUPS.iter().find(|known| strsim::damerau_levenshtein(known, group) <= 2)?;
+    if !is_our_kind {
+        return None;
+    }
+    let mut report = Report::new(file, document);
+    report.warn("apiVersion", format!("passed over: the API group \"{group}\" is not ours, did you mean \"{meant}\"?"));
+    Some(Declaration::new(document, None, None, report))
+}
+
+fn refused(file: &Path, document: &Node, field: &str, reason: &str) -> Declaration {
+    let mut report = Report::new(file, document);
+    report.fault(field, reason);
+    Declaration::new(document, None, None, report)
+}
+
+fn ours(file: &Path, document: &Node, (group, version, kind): (&str, &str, &str)) -> Declaration {
+    let mut report = Report::new(file, document);
+    let of_kind: Vec<_> = KINDS.iter().filter(|known| (known.0, known.2) == (group, kind)).collect();
+    let Some((.., known)) = of_kind.iter().find(|known| known.1 == version) else {
+        let name = document.get("metadata").and_then(|metadata| metadata.get("name")).and_then(Node::as_text);
+        report.name([kind, name.unwrap_or_default()].join(" ").trim().to_owned(), None);
+        if of_kind.is_empty() {
+            let kinds = KINDS.iter().filter(|known| known.0 == group).map(|known| known.2);
+            report.fault("kind", format!("{group} has no kind \"{kind}\"{}", did_you_mean(kind, kinds)));
+        } else {
+            let versions: Vec<_> = of_kind.iter().map(|known| known.1).collect();
+            report.fault("apiVersion", format!("version \"{version}\" is not known, known is {}", versions.join(", ")));
+        }
+        return Declaration::new(document, None, None, report);
+    };
+    match known {
+        Kind::NotYet(plugin_kind) => not_yet(document, kind, *plugin_kind, report),
+        Kind::WasmPlugin => wasm_plugin(document, report),
+        Kind::ProxyTemplate => proxy_template(document, report),
+    }
+}
+
+fn not_yet(document: &Node, kind: &str, plugin_kind: Option<PluginKind>, mut report: Report<'_>) -> Declaration {
+    let text = |key| document.get("metadata").and_then(|metadata| metadata.get(key)).and_then(Node::as_text);
+    let (namespace, name) = (text("namespace").unwrap_or("default"), text("name").unwrap_or_default());
+    let id = plugin_kind.map(|plugin_kind| PluginId::new(plugin_kind, namespace, name));
+    let resource = format!("{kind} {namespace}/{name}");
+    report.name(resource.clone(), id);
+    report.fault("kind", format!("{kind} is not supported yet by this version"));
+    Declaration::new(document, Some(Identity::Unread(resource)), None, report)
+}
+
+fn wasm_plugin(document: &Node, mut report: Report<'_>) -> Declaration {
+    let Some((metadata, spec)) = envelope(document, "WasmPlugin", &mut report) else {
+        return Declaration::new(document, None, None, report);
+    };
+    let id = PluginId::new(PluginKind::WasmPlugin, metadata.namespace, metadata.name);
+    report.name(format!("WasmPlugin {id}"), Some(id.clone()));
+    let plugin = spec.and_then(|spec| wasm_plugin::read(&id, metadata.created, &spec, &mut report));
+    Declaration::new(document, Some(Identity::Plugin(id)), plugin.map(|plugin| Content::Plugin(plugin.into())), report)
+}
+
+fn proxy_template(document: &Node, mut report: Report<'_>) -> Declaration {
+    let Some((metadata, spec)) = envelope(document, "ProxyTemplate", &mut report) else {
+        return Declaration::new(document, None, None, report);
+    };
+    let id = TemplateId { namespace: metadata.namespace.into(), name: metadata.name.into() };
+    let template = spec.and_then(|spec| proxy_template::read(&id, metadata.created, &spec, &mut report));
+    let content = template.map(|template| Content::Template(template.into()));
+    Declaration::new(document, Some(Identity::Template(id)), content, report)
+}
+
+struct Metadata<'n> {
+    namespace: &'n str,
+    name: &'n str,
+    created: Option<Timestamp>,
+}
+
+/// Metadata and `spec`. `None` where the document does not say who it is.
+fn envelope<'n>(document: &'n Node, kind: &str, report: &mut Report<'_>) -> Option<(Metadata<'n>, Option<Field<'n>>)> {
+    report.name(kind.to_owned(), None);
+    let root = Field { path: String::new(), node: document };
+    let root = root.object(&["apiVersion", "kind", "metadata", "spec", "status"], report)?;
+    let spec = root.required("spec", report);
+    let metadata = metadata(&root, report)?;
+    report.name(format!("{kind} {}/{}", metadata.namespace, metadata.name), None);
+    Some((metadata, spec))
+}
+
+/// What Kubernetes itself puts there.
+const METADATA: [&str; 17] = [
+    "name",
+    "namespace",
+    "labels",
+    "annotations",
+    "creationTimestamp",
+    "generateName",
+    "uid",
+    "resourceVersion",
+    "generation",
+    "managedFields",
+    "ownerReferences",
+    "finalizers",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "selfLink",
+    "clusterName",
+    "initializers",
+];
+
+fn metadata<'n>(root: &Object<'n>, report: &mut Report<'_>) -> Option<Metadata<'n>> {
+    let metadata = root.required("metadata", report)?.object(&METADATA, report)?;
+    let name = metadata.required("name", report).and_then(|name| name.text(report).map(|text| (name, text)));
+    let namespace = metadata.get("namespace");
+    let namespace_text = namespace.as_ref().map_or(Some("default"), |namespace| namespace.text(report));
+    for key in ["labels", "annotations"] {
+        metadata.get(key).and_then(|field| field.text_map(report));
+    }
+    let created = metadata.get("creationTimestamp").and_then(|field| timestamp(&field, report));
+    let ((name_field, name), namespace_text) = (name?, namespace_text?);
+    if !is_dns_subdomain(name) {
+        report.fault(&name_field.path, format!("\"{name}\" is no DNS subdomain (a-z, 0-9, \"-\" and \".\")"));
+        return None;
+    }
+    if !is_dns_label(namespace_text) {
+        report.fault("metadata.namespace", format!("\"{namespace_text}\" is no DNS label (a-z, 0-9 and \"-\")"));
+        return None;
+    }
+    Some(Metadata { namespace: namespace_text, name, created })
+}
+
+fn timestamp(field: &Field<'_>, report: &mut Report<'_>) -> Option<Timestamp> {
+    let text = field.text(report)?;
+    let wrong = |_| report.fault(&field.path, format!("\"{text}\" is no time, such as 2026-01-31T12:00:00Z"));
+    text.parse().map_err(wrong).ok()
+}
+
+impl Declaration {
+    fn new(document: &Node, identity: Option<Identity>, content: Option<Content>, report: Report<'_>) -> Self {
+        let content = content.filter(|_| report.faults.is_empty());
+        let text = if content.is_some() { document.to_json().to_string() } else { String::new() };
+        let Report { faults, warnings, .. } = report;
+        Self { identity, content, text, place: document.place, faults, warnings }
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Plugin(id) => write!(f, "{} {}/{}", id.kind.kind(), id.namespace, id.name),
+            Self::Template(id) => write!(f, "ProxyTemplate {id}"),
+            Self::Unread(resource) => f.write_str(resource),
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Which files there are: folders are read recursively, symlinks followed, names that begin with a dot skipped.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, Metadata};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use super::memory::Hidden;
+
+/// More files than this are a mistake, such as `--config /`.
+const MAX_FILES: usize = 10_000;
+/// More folders in one another than this are one as well.
+const MAX_DEPTH: usize = 32;
+
+/// All files below some paths at one moment.
+#[derive(Debug, Default)]
+pub(super) struct Listing {
+    pub files: BTreeMap<PathBuf, Listed>,
+    pub hidden: Vec<Hidden>,
+    /// Folders whose every entry matters, by their real paths.
+    pub folders: BTreeSet<Folder>,
+    /// Folders of which only the entries in `entries` matter.
+    pub parents: BTreeSet<Folder>,
+    pub entries: BTreeSet<PathBuf>,
+}
+
+/// A folder that can be watched. One that was made anew at the same path is another one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Folder {
+    pub path: PathBuf,
+    inode: (u64, u64),
+}
+
+/// A file that is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Listed {
+    /// Where it really is; `None` for a symlink that leads nowhere.
+    pub target: Option<PathBuf>,
+    pub is_symlinked: bool,
+    pub stamp: Stamp,
+}
+
+/// What changes whenever a file's bytes change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Stamp {
+    pub modified: Option<SystemTime>,
+    len: u64,
+    inode: (u64, u64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    pub(super) fn of(metadata: &Metadata) -> Self {
+        Self {
+            modified: metadata.modified().ok(),
+            len: metadata.len(),
+            inode: (metadata.dev(), metadata.ino()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+}
+
+/// Lists all files at and below `roots`.
+pub(super) fn list(roots: &[PathBuf]) -> Listing {
+    let mut listing = Listing::default();
+    for root in roots {
+        listing.root(root);
+    }
+    listing
+}
+
+impl Listing {
+    fn root(&mut self, root: &Path) {
+        let has_folder = self.watch_entry(root);
+        match fs::metadata(root) {
+            Ok(metadata) if metadata.is_dir() => self.folder(root, &mut Vec::new()),
+            // Named on the command line: whatever its extension.
+            Ok(metadata) if metadata.is_file() => self.file(root, &metadata),
+            Ok(_) => self.hide(root, "is neither a file nor a folder", true),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                // A file gone from a folder that is there was deleted; more than that gone is an accident.
+                self.hide(root, "no such file or folder", !has_folder || !is_manifest(root));
+            }
+            Err(error) => self.hide(root, &format!("cannot be read: {error}"), true),
+        }
+    }
+
+    /// Has `path` watched as an entry of its folder. Whether that folder exists.
+    fn watch_entry(&mut self, path: &Path) -> bool {
+        let parent = match path.parent() {
+            Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+            Some(parent) => parent,
+            None => return true,
+        };
+        let Ok(folder) = Folder::of(parent) else { return false };
+        self.entries.extend(path.file_name().map(|name| folder.path.join(name)));
+        self.parents.insert(folder);
+        true
+    }
+
+    fn folder(&mut self, path: &Path, ancestors: &mut Vec<Folder>) {
+        let folder = match Folder::of(path) {
+            Ok(folder) => folder,
+            Err(error) => return self.hide(path, &format!("cannot be read: {error}"), true),
+        };
+        // A symlink to a folder above would never end.
+        if ancestors.contains(&folder) {
+            return;
+        }
+        if ancestors.len() >= MAX_DEPTH {
+            return self.hide(path, &format!("lies in more than {MAX_DEPTH} folders and is not read"), true);
+        }
+        self.folders.insert(folder.clone());
+        ancestors.push(folder);
+        if let Err(error) = self.folder_entries(path, ancestors) {
+            self.hide(path, &format!("cannot be read: {error}"), true);
+        }
+        ancestors.pop();
+    }
+
+    fn folder_entries(&mut self, path: &Path, ancestors: &mut Vec<Folder>) -> io::Result<()> {
+        for entry in fs::read_dir(path)? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with('.') {
+                continue;
+            }
+            if self.files.len() >= MAX_FILES {
+                self.hide(path, &format!("more than {MAX_FILES} files: the rest is not read"), true);
+                break;
+            }
+            let path = entry.path();
+            match fs::metadata(&path) {
+                Ok(metadata) if metadata.is_dir() => self.folder(&path, ancestors),
+                Ok(metadata) if metadata.is_file() && is_manifest(&path) => self.file(&path, &metadata),
+                Err(_) if is_manifest(&path) => self.dangling(&path),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn file(&mut self, path: &Path, metadata: &Metadata) {
+        let target = fs::canonicalize(path).ok();
+        let is_symlinked = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_symlink());
+        if let Some(target) = target.as_deref().filter(|_| is_symlinked) {
+            self.watch_entry(target);
+        }
+        self.files.insert(path.to_owned(), Listed { target, is_symlinked, stamp: Stamp::of(metadata) });
+    }
+
+    /// A symlink that leads nowhere, or a file that went away just now.
+    fn dangling(&mut self, path: &Path) {
+        if let Ok(metadata) = fs::symlink_metadata(path) {
+            let stamp = Stamp::of(&metadata);
+            self.files.insert(path.to_owned(), Listed { target: None, is_symlinked: true, stamp });
+        }
+    }
+
+    fn hide(&mut self, path: &Path, reason: &str, keeps: bool) {
+        self.hidden.push(Hidden { path: path.to_owned(), reason: reason.to_owned(), keeps });
+    }
+}
+
+impl Folder {
+    fn of(path: &Path) -> io::Result<Self> {
+        let path = fs::canonicalize(path)?;
+        let metadata = fs::metadata(&path)?;
+        Ok(Self { path, inode: (metadata.dev(), metadata.ino()) })
+    }
+}
+
+fn is_manifest(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension == *known))
+}

@@ -1,0 +1,160 @@
+//! A file's text, turned into all that it declares.
+
+use std::path::Path;
+use std::thread;
+
+use super::Finding;
+use super::document::{Declaration, declarations};
+use super::report::about_file;
+use super::yaml;
+
+/// The largest file that is read.
+pub(super) const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
+
+/// A level of nesting takes some 40 KiB in a debug build. Memory that is not touched costs nothing.
+const STACK_BYTES: usize = yaml::MAX_DEPTH * 128 * 1024;
+
+/// A file that could be read.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Manifest {
+    /// No documents at all: nobody's wish to delete anything, more likely a write that was cut off.
+    pub is_empty: bool,
+    /// In the order of the file.
+    pub declarations: Vec<Declaration>,
+}
+
+/// Reads `bytes`; text that is broken anywhere is refused whole, with one finding.
+pub(super) fn parse(file: &Path, bytes: &[u8]) -> Result<Manifest, Finding> {
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(about_file(file, too_large(bytes.len() as u64)));
+    }
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        let line = bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
+        Finding { line, ..about_file(file, "is no UTF-8 text") }
+    })?;
+    parse_text(file, text)
+}
+
+/// Reads `text`, of whatever length.
+pub(super) fn parse_text(file: &Path, text: &str) -> Result<Manifest, Finding> {
+    // Nobody knows whose thread this is, and a deep document needs more stack than most threads have.
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().name("manifest".to_owned()).stack_size(STACK_BYTES);
+        let parsing = thread.spawn_scoped(scope, || parse_here(file, text));
+        let parsing = parsing.map_err(|error| about_file(file, format!("cannot be read for now: {error}")))?;
+        parsing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+fn parse_here(file: &Path, text: &str) -> Result<Manifest, Finding> {
+    let documents = yaml::parse(text).map_err(|broken| {
+        let (line, column) = (broken.place.line, broken.place.column);
+        Finding { line, column, ..about_file(file, broken.reason) }
+    })?;
+    let all = documents.iter().flat_map(|document| declarations(file, document)).collect();
+    Ok(Manifest { is_empty: documents.is_empty(), declarations: all })
+}
+
+pub(super) fn too_large(bytes: u64) -> String {
+    format!("has {bytes} bytes, at most {MAX_FILE_BYTES} are read")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse_one(text: &str) -> Declaration {
+        let mut declarations = parse(Path::new("a.yaml"), text.as_bytes()).unwrap().declarations;
+        assert_eq!(declarations.len(), 1, "{declarations:#?}");
+        declarations.remove(0)
+    }
+
+    fn fault(text: &str) -> Finding {
+        parse(Path::new("a.yaml"), text.as_bytes()).unwrap_err()
+    }
+
+    fn told(findings: &[Finding]) -> Vec<(usize, &str, &str)> {
+        findings.iter().map(|found| (found.line, found.field.as_str(), found.reason.as_str())).collect()
+    }
+
+    #[test]
+    fn nesting_has_a_limit_that_the_stack_can_bear() {
+        let nested = |depth: usize| format!("{}1{}", "{a: ".repeat(depth), "}".repeat(depth));
+        assert!(parse(Path::new("a.yaml"), nested(120).as_bytes()).is_ok());
+        assert!(fault(&nested(100_000)).reason.starts_with("broken YAML: "));
+        assert!(fault(&"[".repeat(100_000)).reason.starts_with("broken YAML: "));
+    }
+
+    #[test]
+    fn a_file_that_is_too_large_or_no_text_is_refused() {
+        assert_eq!(fault(&"#".repeat(5_000_000)).reason, "has 5000000 bytes, at most 4194304 are read");
+        let finding = parse(Path::new("a.yaml"), b"a: 1\nb: \xff\n").unwrap_err();
+        assert_eq!((finding.line, finding.reason.as_str()), (2, "is no UTF-8 text"));
+    }
+
+    #[test]
+    fn a_list_is_taken_apart() {
+        let plugin =
+            "apiVersion: extensions.istio.io/v1alpha1, kind: WasmPlugin, metadata: {name: a}, spec: {url: r/a}";
+        let bare = "metadata: {name: b}, spec: {url: r/b}";
+        let text = format!(
+            "apiVersion: v1\nkind: List\nitems:\n- {{{plugin}}}\n- {{apiVersion: apps/v1, kind: Deployment}}\n---\n\
+             apiVersion: extensions.istio.io/v1alpha1\nkind: WasmPluginList\nitems:\n- {{{bare}}}\n"
+        );
+        let declarations = parse(Path::new("a.yaml"), text.as_bytes()).unwrap().declarations;
+        let names: Vec<_> = declarations.iter().map(|found| found.identity.as_ref().unwrap().to_string()).collect();
+        assert_eq!(names, ["WasmPlugin default/a", "WasmPlugin default/b"]);
+        assert!(declarations.iter().all(|found| found.content.is_some()));
+    }
+
+    #[test]
+    fn other_peoples_resources_are_passed_over_but_not_a_slip_of_the_finger() {
+        let text = "apiVersion: v1\nkind: Secret\n---\napiVersion: extensions.higress.io/v1alpha1\nkind: WasmPlugin\n";
+        assert_eq!(parse(Path::new("a.yaml"), text.as_bytes()).unwrap().declarations, []);
+        let slip = parse_one("apiVersion: extension.istio.io/v1alpha1\nkind: WasmPlugin\n");
+        assert!(slip.warnings[0].reason.ends_with("did you mean \"extensions.istio.io\"?"), "{slip:?}");
+    }
+
+    #[test]
+    fn kinds_of_our_groups_are_known_or_refused() {
+        let of_kind = |kind: &str| {
+            let found = parse_one(&format!("apiVersion: {kind}\nmetadata: {{name: a}}\n"));
+            (found.faults[0].resource.clone(), found.faults[0].field.clone(), found.faults[0].reason.clone())
+        };
+        let told = |resource: &str, field: &str, reason: &str| (resource.into(), field.into(), reason.into());
+        assert_eq!(
+            of_kind("extensions.istio.io/v1alpha1\nkind: WasmPlugn"),
+            told("WasmPlugn a", "kind", "extensions.istio.io has no kind \"WasmPlugn\", did you mean \"WasmPlugin\"?")
+        );
+        assert_eq!(
+            of_kind("extensions.istio.io/v1\nkind: WasmPlugin"),
+            told("WasmPlugin a", "apiVersion", "version \"v1\" is not known, known is v1alpha1")
+        );
+        assert_eq!(
+            of_kind("maistra.io/v1\nkind: ServiceMeshExtension"),
+            told("ServiceMeshExtension default/a", "kind", "ServiceMeshExtension is not supported yet by this version")
+        );
+    }
+
+    #[test]
+    fn metadata_says_who_it_is() {
+        let of = |metadata: &str| {
+            parse_one(&format!(
+                "apiVersion: extensions.istio.io/v1alpha1\nkind: WasmPlugin\nmetadata: {metadata}\nspec: {{url: r/a}}\nstatus: {{x: 1}}\n"
+            ))
+        };
+        assert!(
+            of("{name: a.b, namespace: shop, uid: x, managedFields: [], creationTimestamp: null}").content.is_some()
+        );
+        let found = of("{namespace: shop}");
+        assert_eq!((told(&found.faults), found.identity), (vec![(3, "metadata.name", "is required")], None));
+        let found = of("{name: A_b}");
+        assert_eq!(
+            told(&found.faults),
+            [(3, "metadata.name", "\"A_b\" is no DNS subdomain (a-z, 0-9, \"-\" and \".\")")]
+        );
+        let found = of("{name: a, namespace: b.c, creationTimestamp: yesterday, lables: {}}");
+        let fields: Vec<_> = found.faults.iter().map(|fault| fault.field.as_str()).collect();
+        assert_eq!(fields, ["metadata.lables", "metadata.creationTimestamp", "metadata.namespace"]);
+    }
+}

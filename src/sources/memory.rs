@@ -1,0 +1,172 @@
+//! What every file said when it last made sense.
+//!
+//! Comes in: one [`Scan`] after the other. Goes out: [`Loaded`]. Pure: the disk is another file's job. A file that is
+//! broken, unreadable or has turned empty keeps its last good content, and so does a resource that is refused; only a
+//! file that is gone, or a document that is gone from a sound file, takes something away.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::document::{Content, Declaration, Identity};
+use super::merge::merge;
+use super::report::about_file;
+use super::yaml::Place;
+use super::{Finding, LastGood, Loaded, manifest};
+use crate::model::Digest;
+
+/// What the disk showed at one moment.
+#[derive(Debug, Default)]
+pub(super) struct Scan {
+    pub files: BTreeMap<PathBuf, Seen>,
+    /// Paths that could not be looked at.
+    pub hidden: Vec<Hidden>,
+}
+
+/// One file, as a scan saw it.
+#[derive(Debug)]
+pub(super) enum Seen {
+    /// As before, or not ready to be read.
+    Same,
+    Read(Vec<u8>),
+    /// It is there, and that is all; with the reason.
+    Unreadable(String),
+}
+
+/// A file or folder that could not be looked at.
+#[derive(Clone, Debug)]
+pub(super) struct Hidden {
+    pub path: PathBuf,
+    pub reason: String,
+    /// Whether the files below it may be there still, so that their content stays.
+    pub keeps: bool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    files: BTreeMap<PathBuf, FileMemory>,
+}
+
+/// One file: its good resources, and what is to say about it.
+#[derive(Debug, Default)]
+pub(super) struct FileMemory {
+    /// Of the bytes that were read last.
+    digest: Option<Digest>,
+    pub good: Vec<Good>,
+    pub faults: Vec<Finding>,
+    pub warnings: Vec<Finding>,
+}
+
+/// A resource as it was when it was last accepted.
+#[derive(Clone, Debug)]
+pub(super) struct Good {
+    pub identity: Identity,
+    pub content: Content,
+    pub text: String,
+    pub place: Place,
+    /// The file says something else by now, which is refused.
+    pub is_stale: bool,
+}
+
+impl Memory {
+    /// As it was before a restart.
+    pub(super) fn recall(last_good: &LastGood) -> Self {
+        let recall_file = |(path, text): (&PathBuf, &Arc<str>)| {
+            let mut file = FileMemory::default();
+            match manifest::parse_text(path, text) {
+                Ok(manifest) => file.take(manifest.declarations),
+                Err(finding) => tracing::warn!(file = %path.display(), reason = finding.reason, "memory unreadable"),
+            }
+            file.keep_all();
+            (path.clone(), file)
+        };
+        Self { files: last_good.iter().map(recall_file).collect() }
+    }
+
+    /// Folds `scan` in.
+    pub(super) fn update(&mut self, scan: Scan) -> Loaded {
+        let may_be_there =
+            |path: &Path| scan.hidden.iter().any(|hidden| hidden.keeps && path.starts_with(&hidden.path));
+        self.files.retain(|path, _| scan.files.contains_key(path) || may_be_there(path));
+        for (path, seen) in scan.files {
+            match seen {
+                Seen::Same => {}
+                Seen::Read(bytes) => self.files.entry(path.clone()).or_default().read(&path, &bytes),
+                Seen::Unreadable(reason) => self.files.entry(path.clone()).or_default().lose(&path, reason),
+            }
+        }
+        let hidden = scan.hidden.into_iter().map(|hidden| about_file(&hidden.path, hidden.reason));
+        merge(&self.files, hidden.collect())
+    }
+}
+
+impl FileMemory {
+    fn read(&mut self, path: &Path, bytes: &[u8]) {
+        let digest = Digest::of(bytes);
+        if self.digest.replace(digest) == Some(digest) {
+            return;
+        }
+        (self.faults, self.warnings) = (Vec::new(), Vec::new());
+        match manifest::parse(path, bytes) {
+            Ok(manifest) if manifest.is_empty && !self.good.is_empty() => {
+                self.keep_all();
+                self.faults.push(about_file(
+                    path,
+                    "has turned empty: its last good content stays; delete the file to remove it",
+                ));
+            }
+            Ok(manifest) => self.take(manifest.declarations),
+            Err(finding) => {
+                self.keep_all();
+                self.faults.push(finding);
+            }
+        }
+    }
+
+    fn lose(&mut self, path: &Path, reason: String) {
+        self.digest = None;
+        self.keep_all();
+        (self.faults, self.warnings) = (vec![about_file(path, reason)], Vec::new());
+    }
+
+    fn keep_all(&mut self) {
+        for good in &mut self.good {
+            good.is_stale = true;
+        }
+    }
+
+    /// Takes what a sound file declares; what is refused in it stays as it was.
+    fn take(&mut self, declarations: Vec<Declaration>) {
+        // A document that does not say which resource it is may be any of those that are missing now.
+        let has_nameless = declarations.iter().any(|found| found.identity.is_none() && !found.faults.is_empty());
+        let mut before = std::mem::take(&mut self.good);
+        for declaration in declarations {
+            self.faults.extend(declaration.faults);
+            self.warnings.extend(declaration.warnings);
+            let Some(identity) = declaration.identity else { continue };
+            let old = before.iter().position(|good| good.identity == identity).map(|index| before.remove(index));
+            let fresh = declaration.content.map(|content| Good {
+                // An equal value stays the same value, so that others see at a glance that nothing changed.
+                content: old
+                    .as_ref()
+                    .map(|old| &old.content)
+                    .filter(|old| **old == content)
+                    .cloned()
+                    .unwrap_or(content),
+                identity,
+                text: declaration.text,
+                place: declaration.place,
+                is_stale: false,
+            });
+            self.good.extend(fresh.or(old.map(|old| Good { is_stale: true, ..old })));
+        }
+        if has_nameless {
+            self.good.extend(before.into_iter().map(|old| Good { is_stale: true, ..old }));
+        }
+    }
+
+    /// What a restart needs to read back.
+    pub(super) fn text(&self) -> Arc<str> {
+        self.good.iter().map(|good| format!("---\n{}\n", good.text)).collect::<String>().into()
+    }
+}

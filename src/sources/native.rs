@@ -1,0 +1,87 @@
+//! The native form of a ProxyTemplate: Envoy's own resources in Envoy's own JSON or YAML, turned into messages.
+//!
+//! An unknown field is refused by its path, at any depth. Whether Envoy would take the message is another question.
+
+use super::fields::{Field, Object};
+use super::proxy_template::Names;
+use super::report::Report;
+use crate::model::{NativeKind, NativeResource};
+use crate::protobuf::{from_json, violations};
+
+/// The four lists: the kind, its field, its message, and the fields that may hold its name.
+const LISTS: [(NativeKind, &str, &str, [&str; 2]); 4] = [
+    (NativeKind::Listener, "listeners", "envoy.config.listener.v3.Listener", ["name", "name"]),
+    (NativeKind::Cluster, "clusters", "envoy.config.cluster.v3.Cluster", ["name", "name"]),
+    (NativeKind::Route, "routes", "envoy.config.route.v3.RouteConfiguration", ["name", "name"]),
+    (
+        NativeKind::Endpoint,
+        "endpoints",
+        "envoy.config.endpoint.v3.ClusterLoadAssignment",
+        ["cluster_name", "clusterName"],
+    ),
+];
+
+/// What a listener may have in the place of an address.
+const ADDRESSES: [&str; 5] = ["address", "internal_listener", "internalListener", "api_listener", "apiListener"];
+
+/// In an error's text.
+pub(super) fn noun(kind: NativeKind) -> &'static str {
+    match kind {
+        NativeKind::Listener => "listener",
+        NativeKind::Cluster => "cluster",
+        NativeKind::Route => "route",
+        NativeKind::Endpoint => "endpoint assignment",
+    }
+}
+
+/// Reads `spec.envoy`.
+pub(super) fn read(field: &Field<'_>, names: &mut Names, report: &mut Report<'_>) -> Vec<NativeResource> {
+    let known = LISTS.map(|(_, key, ..)| key);
+    let Some(object) = field.object(&known, report) else { return Vec::new() };
+    let mut resources = Vec::new();
+    for (kind, key, message, name_keys) in LISTS {
+        let items = object.get(key).and_then(|list| list.list(usize::MAX, report)).unwrap_or_default();
+        for item in items {
+            resources.extend(resource(kind, message, name_keys, &item, names, report));
+        }
+    }
+    resources
+}
+
+fn resource(
+    kind: NativeKind,
+    message: &str,
+    name_keys: [&str; 2],
+    field: &Field<'_>,
+    names: &mut Names,
+    report: &mut Report<'_>,
+) -> Option<NativeResource> {
+    let object = field.any_object(report)?;
+    let name = match name_keys.iter().find_map(|key| object.get(key)) {
+        Some(name) => Some(name),
+        None => object.required(name_keys[0], report),
+    };
+    let name = name.and_then(|name| names.take(kind, &name, report));
+    if kind == NativeKind::Listener {
+        address(&object, report);
+    }
+    let json = field.node.to_json();
+    let message = from_json(message, &json).map_err(|first| {
+        let all = violations(message, &json);
+        for violation in if all.is_empty() { vec![first.violation] } else { all } {
+            let separator = if violation.path.is_empty() { "" } else { "." };
+            let path = format!("{}{separator}{}", field.path, violation.path);
+            // A name that is no text was told of already.
+            if !report.has_fault(&path) {
+                report.fault(&path, violation.reason);
+            }
+        }
+    });
+    Some(NativeResource { kind, name: name?, message: message.ok()? })
+}
+
+fn address(listener: &Object<'_>, report: &mut Report<'_>) {
+    if listener.present(&ADDRESSES).is_empty() {
+        report.fault(&format!("{}.address", listener.path), "is required");
+    }
+}
