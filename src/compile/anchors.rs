@@ -9,6 +9,7 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 use envoy_types::pb::google::protobuf::Any;
 use prost::Message as _;
 
+use super::type_urls::{HTTP_CONNECTION_MANAGER, message_name};
 use crate::model::Position;
 
 /// What a filter is to us.
@@ -99,13 +100,21 @@ fn http_role(filter: &HttpFilter) -> Role {
     }
 }
 
-fn network_role(filter: &Filter) -> Role {
-    let type_name = match &filter.config_type {
+/// Whether the filter is an HTTP connection manager, however it is wrapped.
+pub fn is_manager(filter: &Filter) -> bool {
+    network_type(filter) == message_name(HTTP_CONNECTION_MANAGER)
+}
+
+fn network_type(filter: &Filter) -> String {
+    match &filter.config_type {
         Some(filter::ConfigType::TypedConfig(config)) => typed(config),
         Some(filter::ConfigType::ConfigDiscovery(source)) => discovered(source),
         None => String::new(),
-    };
-    match type_name.as_str() {
+    }
+}
+
+fn network_role(filter: &Filter) -> Role {
+    match network_type(filter).as_str() {
         "envoy.extensions.filters.network.rbac.v3.RBAC" | "envoy.extensions.filters.network.ext_authz.v3.ExtAuthz" => {
             Role::Authorization
         }
@@ -135,10 +144,6 @@ fn discovered(source: &ExtensionConfigSource) -> String {
         [only] => message_name(only).to_owned(),
         _ => String::new(),
     }
-}
-
-fn message_name(type_url: &str) -> &str {
-    type_url.rsplit_once('/').map_or(type_url, |(_, name)| name)
 }
 
 #[cfg(test)]

@@ -132,3 +132,73 @@ fn why_nowhere(plugin: &Plugin, merged: &Merged) -> String {
     });
     format!("match does not fit any listener: {}", listeners.collect::<Vec<_>>().join(", "))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compile::fixtures::{labels, listener, plugin, template};
+    use crate::model::{Selector, TrafficMatch, WorkloadMode, WorkloadTarget};
+
+    fn explained(plugins: Vec<Plugin>, listeners: Vec<crate::model::ListenerSpec>) -> Explanation {
+        let workload =
+            Workload { namespace: "shop".into(), labels: labels(&[("app", "web")]), root_namespace: "root".into() };
+        let plugins: Vec<_> = plugins.into_iter().map(Arc::new).collect();
+        let templates = [Arc::new(ProxyTemplate { listeners, ..template("shop/web") })];
+        explain(&workload, plugins.iter(), templates.iter().filter(|template| !template.listeners.is_empty()))
+    }
+
+    fn spelled(ids: &[PluginId]) -> Vec<String> {
+        ids.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn plugins_are_listed_by_listener_in_the_order_in_which_they_run() {
+        let (mut second, mut first, mut net) = (plugin("shop/second"), plugin("root/first"), plugin("shop/net"));
+        (second.priority, first.priority) = (1, 2);
+        net.plugin_type = PluginType::Network;
+        let listeners = vec![listener("in", 1, ListenerProtocol::Http), listener("tcp", 2, ListenerProtocol::Tcp)];
+        let explanation = explained(vec![second, first, net], listeners);
+
+        let [http, tcp] = &explanation.listeners[..] else { panic!("{explanation:?}") };
+        assert_eq!(spelled(&http.http), ["root/first", "shop/second"]);
+        assert_eq!(
+            http.chains[0],
+            ExplainedChain { name: "in".into(), http: http.http.clone(), network: http.network.clone() }
+        );
+        assert_eq!(
+            (tcp.protocol, tcp.http.len(), spelled(&tcp.network)),
+            (ListenerProtocol::Tcp, 0, vec!["shop/net".to_owned()])
+        );
+        assert_eq!(explanation.skipped, []);
+    }
+
+    #[test]
+    fn a_plugin_on_no_listener_is_skipped_with_the_reason() {
+        let mut labelled = plugin("shop/labelled");
+        labelled.target = WorkloadTarget::Labels(Selector(labels(&[("app", "api")])));
+        let mut client = plugin("shop/client");
+        client.matches = vec![TrafficMatch { mode: WorkloadMode::Client, ports: Vec::new() }];
+        let plugins = vec![plugin("other/x"), labelled, client];
+        let reasons = |explanation: Explanation| -> Vec<_> {
+            explanation.skipped.into_iter().map(|(id, reason)| format!("{id}: {reason}")).collect()
+        };
+
+        assert_eq!(
+            reasons(explained(plugins, vec![listener("in", 1, ListenerProtocol::Http)])),
+            [
+                "other/x: namespace other is neither the proxy's nor the root namespace",
+                "shop/client: match does not fit any listener: in (INBOUND 1)",
+                "shop/labelled: selector does not match: app=api",
+            ]
+        );
+        assert_eq!(
+            reasons(explained(vec![plugin("shop/a")], vec![listener("in", 1, ListenerProtocol::Tcp)])),
+            ["shop/a: no listener speaks HTTP"]
+        );
+        assert_eq!(
+            reasons(explained(vec![plugin("shop/a")], vec![])),
+            ["shop/a: no ProxyTemplate describes a listener of this proxy: only a static listener can name \
+             extensions.istio.io/wasmplugin/shop.a"]
+        );
+    }
+}

@@ -8,7 +8,7 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 };
 use prost::Message as _;
 
-use super::anchors::{Gap, has_router, http_gaps, network_gaps};
+use super::anchors::{Gap, has_router, http_gaps, is_manager, network_gaps};
 use super::stub::Stub;
 use super::{names, shape};
 use crate::model::{Position, WithoutConfig};
@@ -61,7 +61,13 @@ struct Fill<'a> {
 impl Fill<'_> {
     fn managers(&mut self, chain: &mut FilterChain) {
         for filter in &mut chain.filters {
-            let Some(value) = shape::manager(filter) else { continue };
+            let Some(value) = shape::manager(filter) else {
+                if is_manager(filter) {
+                    // Silence here would be an authentication that is not there.
+                    self.fault(format!("no plugin reaches filter {}: write it as plain typed_config", filter.name));
+                }
+                continue;
+            };
             match HttpConnectionManager::decode(value) {
                 Ok(manager) => self.manager(filter, manager),
                 Err(error) => self.fault(format!("an HTTP connection manager does not decode: {error}")),

@@ -5,7 +5,7 @@
 use envoy_types::pb::envoy::config::core::v3::{TrafficDirection, address, socket_address};
 use envoy_types::pb::envoy::config::listener::v3::{Filter, FilterChain, Listener, filter};
 
-use super::type_urls;
+use super::type_urls::{HTTP_CONNECTION_MANAGER, QUIC_TRANSPORT, is_same};
 use crate::model::{Direction, ListenerProtocol};
 
 /// A listener as plugins see it.
@@ -65,7 +65,7 @@ fn chain_shape(chain: &FilterChain, path: &str, is_quic_listener: bool) -> Chain
 /// The encoded HttpConnectionManager, if the filter is one.
 pub fn manager(filter: &Filter) -> Option<&[u8]> {
     match &filter.config_type {
-        Some(filter::ConfigType::TypedConfig(any)) if any.type_url == type_urls::HTTP_CONNECTION_MANAGER => {
+        Some(filter::ConfigType::TypedConfig(any)) if is_same(&any.type_url, HTTP_CONNECTION_MANAGER) => {
             Some(&any.value)
         }
         _ => None,
@@ -75,9 +75,10 @@ pub fn manager(filter: &Filter) -> Option<&[u8]> {
 /// Network filters do not exist on a QUIC chain.
 pub fn is_quic(chain: &FilterChain) -> bool {
     use envoy_types::pb::envoy::config::core::v3::transport_socket::ConfigType;
-    chain.transport_socket.as_ref().is_some_and(
-        |socket| matches!(&socket.config_type, Some(ConfigType::TypedConfig(any)) if any.type_url == type_urls::QUIC_TRANSPORT),
-    )
+    chain.transport_socket.as_ref().is_some_and(|socket| match &socket.config_type {
+        Some(ConfigType::TypedConfig(any)) => is_same(&any.type_url, QUIC_TRANSPORT),
+        None => false,
+    })
 }
 
 fn direction(listener: &Listener) -> Direction {

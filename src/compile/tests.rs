@@ -274,3 +274,13 @@ fn an_http_filter_chain_without_router_is_a_problem() {
     assert_eq!(compiled.problems.len(), 1);
     assert_eq!(compiled.problems[0].reason, "listener n: an HTTP filter chain does not end with a router");
 }
+
+#[test]
+fn a_connection_manager_that_cannot_be_filled_is_a_problem() {
+    let wrapped = json!({"@type": "type.googleapis.com/xds.type.v3.TypedStruct",
+        "type_url": type_urls::HTTP_CONNECTION_MANAGER, "value": {"stat_prefix": "x"}});
+    let listener = json!({"name": "n", "filter_chains": [{"filters": [{"name": "hcm", "typed_config": wrapped}]}]});
+    let compiled = compile(&kind(vec![native(&listener)], vec![]));
+    let reasons: Vec<_> = compiled.problems.iter().map(|problem| problem.reason.as_str()).collect();
+    assert_eq!(reasons, ["listener n: no plugin reaches filter hcm: write it as plain typed_config"]);
+}

@@ -10,3 +10,13 @@ pub const NETWORK_RBAC: &str = "type.googleapis.com/envoy.extensions.filters.net
 pub const NETWORK_WASM: &str = "type.googleapis.com/envoy.extensions.filters.network.wasm.v3.Wasm";
 pub const QUIC_TRANSPORT: &str =
     "type.googleapis.com/envoy.extensions.transport_sockets.quic.v3.QuicDownstreamTransport";
+
+/// The message that a type URL names. What stands before the last slash means nothing to Envoy.
+pub fn message_name(type_url: &str) -> &str {
+    type_url.rsplit_once('/').map_or(type_url, |(_, name)| name)
+}
+
+/// Whether two type URLs name one message.
+pub fn is_same(a: &str, b: &str) -> bool {
+    message_name(a) == message_name(b)
+}

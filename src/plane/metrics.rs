@@ -1,8 +1,12 @@
 //! The registry behind `/metrics`.
 
+use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
@@ -26,7 +30,7 @@ impl Metrics {
         let mut registry = Registry::with_prefix("wasmplane");
         registry.register("build", "The running version", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         xds.register(&mut registry);
-        modules.register(&mut registry);
+        registry.register_collector(Box::new(ModuleCollector(modules.clone())));
         pushes.register(&mut registry);
         let plugin_proxies = Family::default();
         registry.register("plugin_proxies", "Proxies per plugin and state", plugin_proxies.clone());
@@ -59,5 +63,24 @@ impl Metrics {
             tracing::error!(%error, "metrics not encoded");
         }
         text
+    }
+}
+
+/// The counts of the module room, read at each scrape.
+#[derive(Debug)]
+struct ModuleCollector(Modules);
+
+impl Collector for ModuleCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let stats = self.0.stats();
+        let help = "Attempts to get a module";
+        let mut fetches = encoder.encode_descriptor("module_fetches", help, None, MetricType::Counter)?;
+        for ((scheme, result), count) in &stats.fetches {
+            let labels = [("scheme", scheme.as_str()), ("result", result.as_str())];
+            ConstCounter::new(*count).encode(fetches.encode_family(&labels)?)?;
+        }
+        let bytes = ConstGauge::new(i64::try_from(stats.store_bytes).unwrap_or(i64::MAX));
+        let help = "What the stored modules take on disk";
+        bytes.encode(encoder.encode_descriptor("module_store_bytes", help, None, MetricType::Gauge)?)
     }
 }

@@ -106,7 +106,7 @@ async fn reconcile(
     ready: watch::Sender<bool>,
     shutdown: CancellationToken,
 ) {
-    let mut states = inputs.modules.states();
+    let (mut states, mut notes) = (inputs.modules.states(), inputs.modules.notes());
     inputs.directory.mark_changed();
     let mut reports = Vec::with_capacity(REPORTS_AT_ONCE);
     loop {
@@ -130,7 +130,10 @@ async fn reconcile(
             Ok(()) = states.changed() => {
                 let states = states.borrow_and_update().clone();
                 reconciler.pushes.begin();
-                reconciler.on_modules(states);
+                reconciler.on_modules(states, notes.borrow_and_update().clone());
+            }
+            Ok(()) = notes.changed() => {
+                reconciler.notes = notes.borrow_and_update().clone();
             }
             _ = inputs.events.reports.recv_many(&mut reports, REPORTS_AT_ONCE) => {
                 for report in reports.drain(..) {

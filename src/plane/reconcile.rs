@@ -16,7 +16,7 @@ use super::refusals::Refusals;
 use super::table::{PluginTable, Touched};
 use crate::compile::{Compiled, Kind, KindKey, Run, compile, select};
 use crate::model::{ModuleRef, ModuleState, PluginId, ProxyTemplate, Revision, TemplateId};
-use crate::modules::releases;
+use crate::modules::{NotesByModule, releases};
 use crate::snapshot::ResourceType;
 use crate::sources::Loaded;
 use crate::xds::{Delivery, Outcome, Report};
@@ -33,6 +33,7 @@ pub struct Reconciler {
     pub(super) table: PluginTable,
     pub(super) proxies: Proxies,
     modules: Arc<BTreeMap<ModuleRef, ModuleState>>,
+    pub(super) notes: NotesByModule,
     refusals: Refusals,
     kinds: HashMap<KindKey, Weak<Compiled>>,
     /// Proxies to be looked at in the next flush.
@@ -54,6 +55,7 @@ impl Reconciler {
             table: PluginTable::default(),
             proxies: Proxies::default(),
             modules: Arc::default(),
+            notes: Arc::default(),
             refusals,
             kinds: HashMap::new(),
             touched: HashSet::new(),
@@ -89,7 +91,8 @@ impl Reconciler {
         self.table.entries().map(|entry| entry.desired.program.module.clone()).collect()
     }
 
-    pub fn on_modules(&mut self, modules: Arc<BTreeMap<ModuleRef, ModuleState>>) {
+    pub fn on_modules(&mut self, modules: Arc<BTreeMap<ModuleRef, ModuleState>>, notes: NotesByModule) {
+        self.notes = notes;
         let touched = self.table.set_modules(&modules);
         self.modules = modules;
         self.touch_plugins(touched);

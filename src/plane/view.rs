@@ -113,6 +113,11 @@ impl Reconciler {
         // A resource that was edited into something wrong goes on running as it was.
         let kept = |finding: &crate::sources::Finding| format!("not taken over: {}: {}", finding.field, finding.reason);
         warnings.extend(self.loaded.faults.iter().filter(of_plugin).map(kept));
+        let desired = self.table.get(id).map(|entry| &entry.desired.program.module);
+        if let Some(notes) = desired.and_then(|module| self.notes.get(module)) {
+            warnings.extend(notes.failing.iter().map(|reason| format!("a newer module is not to be had: {reason}")));
+            warnings.extend(notes.warnings.iter().cloned());
+        }
         if off_listeners > 0 {
             warnings.push(format!("match fits no listener of {off_listeners} proxies that it selects"));
         }

@@ -2,5 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "unwrap is for tests")]
 
+mod compile_golden;
+mod listener_bytes;
 mod support;
 mod support_selftest;
+mod vectors;
