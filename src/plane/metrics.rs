@@ -1,5 +1,7 @@
 //! The registry behind `/metrics`.
 
+use std::fmt;
+
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
@@ -67,11 +69,16 @@ impl Metrics {
 }
 
 /// The counts of the module room, read at each scrape.
-#[derive(Debug)]
 struct ModuleCollector(Modules);
 
+impl fmt::Debug for ModuleCollector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ModuleCollector")
+    }
+}
+
 impl Collector for ModuleCollector {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let stats = self.0.stats();
         let help = "Attempts to get a module";
         let mut fetches = encoder.encode_descriptor("module_fetches", help, None, MetricType::Counter)?;

@@ -122,7 +122,7 @@ mod tests {
 
         let expected = AsyncDataSource {
             specifier: Some(async_data_source::Specifier::Local(DataSource {
-                specifier: Some(data_source::Specifier::InlineBytes(module.to_vec().into())),
+                specifier: Some(data_source::Specifier::InlineBytes(module.to_vec())),
                 ..Default::default()
             })),
         };
