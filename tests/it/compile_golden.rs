@@ -34,7 +34,7 @@ fn entry(plugin: &Arc<Plugin>) -> PluginEntry {
         desired: plugin.clone(),
         module: ModuleState::Ready(code.clone()),
         running: Some(Arc::new(PluginRevision::new(plugin.clone(), code))),
-        last_good: None,
+        good: Vec::new(),
     }
 }
 
