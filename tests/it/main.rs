@@ -4,6 +4,7 @@
 
 mod compile_golden;
 mod listener_bytes;
+mod real_lifecycle;
 mod support;
 mod support_selftest;
 mod vectors;

@@ -12,6 +12,7 @@ pub mod http;
 pub mod load;
 pub mod module_server;
 pub mod modules;
+pub mod scene;
 pub mod upstream;
 
 use std::net::{Ipv4Addr, TcpListener};

@@ -1,0 +1,166 @@
+//! A control plane, an upstream and the manifests of one listener between them: what most tests begin with.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use wasmplane::commands::bootstrap::Protocol;
+
+use super::control_plane::ControlPlane;
+use super::envoy::{CHAIN, Envoy, EnvoySetup, FILTER, envoy};
+use super::http::{Response, get};
+use super::upstream::Upstream;
+use super::{free_port, wait_until};
+
+/// A running control plane with a ProxyTemplate for every proxy of namespace `default`.
+pub struct Scene {
+    pub control: ControlPlane,
+    pub upstream: Upstream,
+    /// Of the HTTP listener `in`, which forwards to the upstream.
+    pub port: u16,
+}
+
+/// Both modes that run plugins, both protocols.
+pub const KINDS: [(&str, Protocol); 4] =
+    [(CHAIN, Protocol::Delta), (CHAIN, Protocol::Sotw), (FILTER, Protocol::Delta), (FILTER, Protocol::Sotw)];
+
+impl Scene {
+    pub async fn start() -> Self {
+        Self::start_with(ControlPlane::new()).await
+    }
+
+    pub async fn start_with(control: ControlPlane) -> Self {
+        let mut scene = Self { control, upstream: Upstream::start().await, port: free_port() };
+        scene.control.write("template.yaml", &template("web", &[listener("in", scene.port, scene.upstream.port())]));
+        scene.control.start().await;
+        scene
+    }
+
+    /// A scene with an Envoy that answers. `None` where that Envoy is not to be had.
+    pub async fn with_envoy(version: &str, protocol: Protocol) -> Option<(Self, Envoy)> {
+        let setup = envoy(version).await?.protocol(protocol);
+        let scene = Self::start().await;
+        let running = scene.envoy(setup).await;
+        Some((scene, running))
+    }
+
+    /// Starts an Envoy and waits until its listener answers.
+    pub async fn envoy(&self, setup: EnvoySetup) -> Envoy {
+        let running = setup.start(self.control.xds()).await;
+        self.until("the listener's first answer", |_| true).await;
+        running
+    }
+
+    /// Writes, or replaces, the WasmPlugin of that name: its `url` and the rest of its `spec`.
+    pub fn plugin(&self, name: &str, url: &str, spec: Value) {
+        self.control.write(&format!("{name}.yaml"), &plugin(name, url, spec));
+    }
+
+    /// Deletes the WasmPlugin that [`Scene::plugin`] wrote.
+    pub fn remove(&self, name: &str) {
+        self.control.delete(&format!("{name}.yaml"));
+    }
+
+    pub async fn get(&self) -> anyhow::Result<Response> {
+        get(self.port, "/").await
+    }
+
+    /// Asks until the answer is as it should be.
+    pub async fn until(&self, what: &str, is_right: impl Fn(&Response) -> bool) -> Response {
+        until_answer(self.port, what, is_right).await
+    }
+
+    /// Asks until the response header has this value.
+    pub async fn until_header(&self, name: &str, value: Option<&str>) -> Response {
+        self.until(&format!("{name}: {value:?}"), |answer| answer.header(name) == value).await
+    }
+
+    /// What `plugins` says of a plugin; null if it does not know it.
+    pub async fn status(&self, id: &str) -> Value {
+        let printed = self.control.ask(&["plugins", "--format", "json"]).await.json();
+        let mut plugins = printed["plugins"].as_array().into_iter().flatten();
+        plugins.find(|plugin| plugin["id"] == id).cloned().unwrap_or_default()
+    }
+
+    /// Waits until `plugins` counts so many proxies in this state, and none in another.
+    pub async fn until_all(&self, id: &str, state: &str, proxies: u64) -> Value {
+        wait_until(&format!("{id} {state} on {proxies} of {proxies} proxies"), async || {
+            let status = self.status(id).await;
+            let counts = &status["proxies"];
+            (counts[state] == proxies && counts["total"] == proxies).then_some(status)
+        })
+        .await
+    }
+
+    /// Waits until `plugins` shows the plugin in such a way.
+    pub async fn until_status(&self, id: &str, what: &str, is_right: impl Fn(&Value) -> bool) -> Value {
+        wait_until(&format!("{id}: {what}"), async || Some(self.status(id).await).filter(&is_right)).await
+    }
+
+    /// What `proxies` shows.
+    pub async fn proxies(&self) -> Vec<Value> {
+        let printed = self.control.ask(&["proxies", "--format", "json"]).await.json();
+        printed["proxies"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// Waits until so many proxies are connected.
+    pub async fn until_proxies(&self, count: usize) -> Vec<Value> {
+        wait_until(&format!("{count} proxies"), async || Some(self.proxies().await).filter(|it| it.len() == count))
+            .await
+    }
+
+    /// A metric of the control plane, by its whole name with labels; 0 where it is not there.
+    pub async fn metric(&self, series: &str) -> u64 {
+        let page = self.control.admin_get("/metrics").await.expect("the admin port answers").body;
+        let line = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.map_or(0, |value| value.parse().expect("counts are whole numbers"))
+    }
+
+    /// Discovery responses since the control plane's start, by type.
+    pub async fn responses(&self) -> BTreeMap<&'static str, u64> {
+        let mut responses = BTreeMap::new();
+        for kind in ["cds", "ecds", "eds", "lds", "rds"] {
+            let sent = self.metric(&format!("wasmplane_xds_responses_total{{type=\"{kind}\"}}")).await;
+            if sent > 0 {
+                responses.insert(kind, sent);
+            }
+        }
+        responses
+    }
+}
+
+/// Asks a port of loopback until the answer is as it should be.
+pub async fn until_answer(port: u16, what: &str, is_right: impl Fn(&Response) -> bool) -> Response {
+    wait_until(what, async || get(port, "/").await.ok().filter(|answer| is_right(answer))).await
+}
+
+/// A WasmPlugin of namespace `default`. JSON is YAML.
+pub fn plugin(name: &str, url: &str, mut spec: Value) -> String {
+    spec["url"] = url.into();
+    json!({
+        "apiVersion": "extensions.istio.io/v1alpha1", "kind": "WasmPlugin",
+        "metadata": {"name": name, "namespace": "default"}, "spec": spec,
+    })
+    .to_string()
+}
+
+/// A ProxyTemplate of namespace `default` in the short form, for every proxy there.
+pub fn template(name: &str, listeners: &[Value]) -> String {
+    template_of(name, json!({"listeners": listeners}))
+}
+
+/// A ProxyTemplate of namespace `default`.
+pub fn template_of(name: &str, spec: Value) -> String {
+    json!({
+        "apiVersion": "wasmplane.io/v1alpha1", "kind": "ProxyTemplate",
+        "metadata": {"name": name, "namespace": "default"}, "spec": spec,
+    })
+    .to_string()
+}
+
+/// An inbound HTTP listener on loopback.
+pub fn listener(name: &str, port: u16, upstream: u16) -> Value {
+    json!({
+        "name": name, "direction": "INBOUND", "bind": "127.0.0.1", "port": port, "protocol": "HTTP",
+        "forwardTo": {"host": "127.0.0.1", "port": upstream},
+    })
+}
