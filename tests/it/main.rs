@@ -5,6 +5,7 @@
 mod compile_golden;
 mod listener_bytes;
 mod real_lifecycle;
+mod real_load;
 mod support;
 mod support_selftest;
 mod vectors;

@@ -11,7 +11,7 @@ use super::http::{Response, get};
 use super::upstream::Upstream;
 use super::{free_port, wait_until};
 
-/// A running control plane with a ProxyTemplate for every proxy of namespace `default`.
+/// A control plane with a ProxyTemplate for every proxy of namespace `default`.
 pub struct Scene {
     pub control: ControlPlane,
     pub upstream: Upstream,
@@ -25,13 +25,15 @@ pub const KINDS: [(&str, Protocol); 4] =
 
 impl Scene {
     pub async fn start() -> Self {
-        Self::start_with(ControlPlane::new()).await
+        let mut scene = Self::new().await;
+        scene.control.start().await;
+        scene
     }
 
-    pub async fn start_with(control: ControlPlane) -> Self {
-        let mut scene = Self { control, upstream: Upstream::start().await, port: free_port() };
+    /// Before the control plane runs, so that the test can write other manifests.
+    pub async fn new() -> Self {
+        let scene = Self { control: ControlPlane::new(), upstream: Upstream::start().await, port: free_port() };
         scene.control.write("template.yaml", &template("web", &[listener("in", scene.port, scene.upstream.port())]));
-        scene.control.start().await;
         scene
     }
 
@@ -163,4 +165,55 @@ pub fn listener(name: &str, port: u16, upstream: u16) -> Value {
         "name": name, "direction": "INBOUND", "bind": "127.0.0.1", "port": port, "protocol": "HTTP",
         "forwardTo": {"host": "127.0.0.1", "port": upstream},
     })
+}
+
+/// A ProxyTemplate of namespace `default` in Envoy's own words, for every proxy there.
+pub fn native(name: &str, listeners: Value, clusters: Value) -> String {
+    template_of(name, json!({"envoy": {"listeners": listeners, "clusters": clusters}}))
+}
+
+/// Envoy's own listener on loopback, inbound.
+pub fn native_listener(name: &str, port: u16, chains: &[Value]) -> Value {
+    json!({
+        "name": name, "traffic_direction": "INBOUND", "filter_chains": chains,
+        "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}},
+    })
+}
+
+/// A filter chain of one HTTP connection manager, whose inline route leads to `cluster`. In front of the router stand
+/// anchors of all three kinds, which let everything pass.
+pub fn native_chain(name: &str, cluster: &str) -> Value {
+    let routes = json!({"name": name, "virtual_hosts": [{"name": "all", "domains": ["*"],
+        "routes": [{"match": {"prefix": "/"}, "route": {"cluster": cluster}}]}]});
+    json!({"name": name, "filters": [manager(name, json!({"route_config": routes}))]})
+}
+
+/// An HTTP connection manager with anchors and with these routes.
+pub fn manager(stat_prefix: &str, mut config: Value) -> Value {
+    let filter = |name: &str, of: &str| {
+        let type_url = format!("type.googleapis.com/envoy.extensions.filters.http.{of}");
+        json!({"name": name, "typed_config": {"@type": type_url}})
+    };
+    config["@type"] = json!(
+        "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+    );
+    config["stat_prefix"] = stat_prefix.into();
+    config["http_filters"] = json!([
+        filter("authentication", "jwt_authn.v3.JwtAuthentication"),
+        filter("authorization", "rbac.v3.RBAC"),
+        filter("stats", "grpc_stats.v3.FilterConfig"),
+        filter("router", "router.v3.Router"),
+    ]);
+    json!({"name": "manager", "typed_config": config})
+}
+
+/// Envoy's own cluster of one address of loopback.
+pub fn native_cluster(name: &str, port: u16) -> Value {
+    json!({"name": name, "type": "STATIC", "connect_timeout": "5s", "load_assignment": assignment(name, port)})
+}
+
+/// The endpoints of [`native_cluster`], or of one that gets them by EDS.
+pub fn assignment(name: &str, port: u16) -> Value {
+    let address = json!({"socket_address": {"address": "127.0.0.1", "port_value": port}});
+    json!({"cluster_name": name, "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}]})
 }
