@@ -6,6 +6,8 @@ mod compile_golden;
 mod listener_bytes;
 mod real_lifecycle;
 mod real_load;
+mod real_program;
+mod real_refusals;
 mod support;
 mod support_selftest;
 mod vectors;

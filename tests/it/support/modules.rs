@@ -48,6 +48,38 @@ pub fn counter() -> Vec<u8> {
     assemble(&plugin(&Parts { imports: ADD_HEADER, configure, body, ..Parts::default() }))
 }
 
+/// Tells what it runs in: response headers `x-env` (its environment, each variable followed by a semicolon) and
+/// `x-root` (its root id).
+pub fn surroundings() -> Vec<u8> {
+    let imports = format!(
+        r#"{ADD_HEADER}
+  (import "env" "proxy_get_property" (func $get_property (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "environ_sizes_get" (func $environ_sizes (param i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "environ_get" (func $environ (param i32 i32) (result i32)))"#
+    );
+    let body = r#"(data (i32.const 1024) "x-env") (data (i32.const 1040) "x-root") (data (i32.const 1056) "plugin_root_id")
+  (func (export "proxy_on_response_headers") (param i32 i32 i32) (result i32)
+    (local $at i32) (local $end i32)
+    (drop (call $environ_sizes (i32.const 4096) (i32.const 4100)))
+    (drop (call $environ (i32.const 8192) (i32.const 12288)))
+    (local.set $at (i32.const 12288))
+    (local.set $end (i32.add (i32.const 12288) (i32.load (i32.const 4100))))
+    (block $done
+      (loop $zeros
+        (br_if $done (i32.ge_u (local.get $at) (local.get $end)))
+        (if (i32.eqz (i32.load8_u (local.get $at))) (then (i32.store8 (local.get $at) (i32.const 59))))
+        (local.set $at (i32.add (local.get $at) (i32.const 1)))
+        (br $zeros)))
+    (drop
+      (call $add_header (i32.const 2) (i32.const 1024) (i32.const 5) (i32.const 12288) (i32.load (i32.const 4100))))
+    (drop (call $get_property (i32.const 1056) (i32.const 14) (i32.const 4104) (i32.const 4108)))
+    (drop
+      (call $add_header (i32.const 2) (i32.const 1040) (i32.const 6)
+        (i32.load (i32.const 4104)) (i32.load (i32.const 4108))))
+    (i32.const 0))"#;
+    assemble(&plugin(&Parts { imports: &imports, body, ..Parts::default() }))
+}
+
 /// Traps on each request.
 pub fn traps() -> Vec<u8> {
     let body = r#"(func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) unreachable)"#;
@@ -59,8 +91,8 @@ pub fn refuses_its_configuration() -> Vec<u8> {
     assemble(&plugin(&Parts { configure: "(i32.const 0)", ..Parts::default() }))
 }
 
-/// Says no to an empty configuration and to one that begins with the letter b; else response header `name: value`.
-/// (Configurations are JSON text: `pluginConfig: bad` would be `"bad"`, so the second byte is looked at.)
+/// Says no to an empty configuration and to one whose first key begins with the letter b, as in `{"bad":1}`; else
+/// response header `name: value`.
 pub fn picky(name: &str, value: &str) -> Vec<u8> {
     let imports = format!(
         r#"{ADD_HEADER}
@@ -68,7 +100,7 @@ pub fn picky(name: &str, value: &str) -> Vec<u8> {
     );
     let configure = "(if (i32.lt_u (local.get $length) (i32.const 2)) (then (return (i32.const 0))))
     (drop (call $get_buffer (i32.const 7) (i32.const 0) (local.get $length) (i32.const 4096) (i32.const 4100)))
-    (i32.ne (i32.load8_u offset=1 (i32.load (i32.const 4096))) (i32.const 98))";
+    (i32.ne (i32.load8_u offset=2 (i32.load (i32.const 4096))) (i32.const 98))";
     let body = on_response(name, value);
     assemble(&plugin(&Parts { imports: &imports, configure, body: &body, ..Parts::default() }))
 }

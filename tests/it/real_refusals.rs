@@ -1,0 +1,109 @@
+//! Modules that no Envoy should hear of, and plugins that a real Envoy refuses.
+
+use serde_json::{Value, json};
+use wasmplane::commands::bootstrap::Protocol;
+
+use crate::support::envoy::{CHAIN, FILTER, envoy};
+use crate::support::load::Load;
+use crate::support::modules;
+use crate::support::scene::{KINDS, Scene};
+
+#[tokio::test]
+async fn modules_that_envoy_would_refuse_or_crash_on_never_leave_the_control_plane() {
+    for version in [CHAIN, FILTER] {
+        let Some(setup) = envoy(version).await else { return };
+        let scene = Scene::start().await;
+        let mut running = scene.envoy(setup.clone().concurrency(1)).await;
+        let counter = scene.control.module("counter.wasm", &modules::counter());
+        scene.plugin("counter", &counter, json!({}));
+        scene.until("the counter", |answer| answer.header("x-count").is_some()).await;
+        scene.until_all("default/counter", "programmed", 1).await;
+        let before = scene.responses().await;
+
+        for (name, module, reason) in [
+            ("memory", modules::no_exported_memory(), "memory"),
+            ("import", modules::bad_import(), "proxy_no_such_call"),
+            ("abi", modules::no_abi_marker(), "proxy_abi_version"),
+            ("text", b"not a module".to_vec(), "not"),
+        ] {
+            let url = scene.control.module(&format!("{name}.wasm"), &module);
+            scene.plugin(name, &url, json!({}));
+            let status = scene.until_all(&format!("default/{name}"), "notLoaded", 1).await;
+            let error = status["moduleError"].as_str().unwrap();
+            assert!(error.contains(reason), "{error}");
+            assert!(status["messages"].as_array().unwrap().contains(&status["moduleError"]), "{status}");
+        }
+
+        running.assert_running();
+        let answer = scene.get().await.unwrap();
+        assert_eq!((answer.status, answer.header("x-configured")), (200, Some("1")));
+        assert_eq!(scene.responses().await, before);
+
+        // An Envoy that starts does not wait for them for ever, and does not serve without them either.
+        running.kill().await;
+        let _again = setup.start(scene.control.xds()).await;
+        scene.until("403 for plugins that close", |answer| answer.status == 403).await;
+        for name in ["memory", "import", "abi", "text"] {
+            scene.remove(name);
+        }
+        scene.until("200 without them", |answer| answer.status == 200 && answer.header("x-count").is_some()).await;
+    }
+}
+
+async fn a_refused_plugin_is_stood_in_for(version: &str, protocol: Protocol) {
+    let Some((scene, _running)) = Scene::with_envoy(version, protocol).await else { return };
+    let picky = scene.control.module("picky.wasm", &modules::picky("x-picky", "fine"));
+    let hello = scene.control.module("hello.wasm", &modules::hello());
+    scene.plugin("hello", &hello, json!({"pluginConfig": {"n": 1}}));
+    scene.plugin("picky", &picky, json!({"pluginConfig": {"a": 1}}));
+    scene.until("both", |it| it.header("x-picky").is_some() && it.header("x-hello").is_some()).await;
+    for id in ["default/hello", "default/picky"] {
+        scene.until_all(id, "programmed", 1).await;
+    }
+
+    // Refused after an edit: the last good revision goes on, and so do its neighbours, which can be edited.
+    let load = Load::watching(scene.port, 2, "x-picky");
+    scene.plugin("picky", &picky, json!({"pluginConfig": {"bad": 1}}));
+    let status = scene.until_all("default/picky", "rejected", 1).await;
+    assert_eq!(status["messages"], json!(["Unable to create Wasm plugin default/picky"]));
+    assert_ne!(status["desiredRevision"], "");
+    scene.plugin("hello", &hello, json!({"pluginConfig": {"n": 2}}));
+    scene.until_header("x-hello", Some(r#"{"n":2}"#)).await;
+    scene.until_all("default/hello", "programmed", 1).await;
+    scene.until_all("default/picky", "rejected", 1).await;
+    scene.plugin("picky", &picky, json!({"pluginConfig": {"a": 2}}));
+    let status = scene.until_all("default/picky", "programmed", 1).await;
+    assert_eq!(status["messages"], json!([]));
+    // Back to what was refused, and back again.
+    scene.plugin("picky", &picky, json!({"pluginConfig": {"bad": 1}}));
+    scene.until_all("default/picky", "rejected", 1).await;
+    scene.plugin("picky", &picky, json!({"pluginConfig": {"a": 1}}));
+    scene.until_all("default/picky", "programmed", 1).await;
+
+    // Refused at first: an open plugin lets pass.
+    scene.plugin("open", &picky, json!({"pluginConfig": {"bad": 1}, "failStrategy": "FAIL_OPEN"}));
+    scene.until_all("default/open", "rejected", 1).await;
+    let report = load.stop().await;
+    report.assert_no_failure();
+    assert_eq!(report.seen.keys().collect::<Vec<_>>(), ["fine"], "{report:?}");
+    scene.remove("open");
+    scene.until_status("default/open", "gone", Value::is_null).await;
+
+    // A closed one denies, until its configuration is repaired.
+    scene.plugin("closed", &picky, json!({"pluginConfig": {"bad": 1}}));
+    scene.until("403", |answer| answer.status == 403).await;
+    scene.until_all("default/closed", "rejected", 1).await;
+    scene.until_all("default/hello", "programmed", 1).await;
+    scene.plugin("closed", &picky, json!({"pluginConfig": {"a": 1}}));
+    scene.until("200", |answer| answer.status == 200).await;
+    for id in ["default/closed", "default/hello", "default/picky"] {
+        scene.until_all(id, "programmed", 1).await;
+    }
+}
+
+#[tokio::test]
+async fn a_refused_plugin_is_stood_in_for_and_its_neighbours_go_on() {
+    for (version, protocol) in KINDS {
+        a_refused_plugin_is_stood_in_for(version, protocol).await;
+    }
+}
