@@ -4,10 +4,12 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::{ModuleRef, Selector};
 
 /// The kind of resource a plugin was written as. Two kinds may hold the same namespace and name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum PluginKind {
     WasmPlugin,
     TrafficExtension,
@@ -50,7 +52,7 @@ impl PluginKind {
 ///     "trafficextension:shop/auth"
 /// );
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PluginId {
     pub namespace: Arc<str>,
     pub name: Arc<str>,
@@ -114,7 +116,7 @@ impl FromStr for PluginId {
 }
 
 /// Where in a filter chain a plugin stands: the positions of Istio and Maistra together, first to last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Position {
     PreAuthN,
     PostAuthN,
@@ -155,14 +157,14 @@ impl Position {
 }
 
 /// `spec.type`: which kind of filter chain the plugin is a filter of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum PluginType {
     Http,
     Network,
 }
 
 /// `spec.failStrategy`. FAIL_RELOAD counts as FAIL_CLOSE wherever a stand-in is chosen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum FailStrategy {
     #[default]
     FailClose,
@@ -187,7 +189,7 @@ impl FailStrategy {
 }
 
 /// Which proxies a plugin or template asks for, its namespace aside.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WorkloadTarget {
     /// No selector and no reference: everything that its namespace reaches.
     Everything,
@@ -198,7 +200,7 @@ pub enum WorkloadTarget {
 }
 
 /// One entry of `spec.targetRefs`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TargetReference {
     pub group: String,
     pub kind: String,
@@ -206,7 +208,7 @@ pub struct TargetReference {
 }
 
 /// `match[].mode`. Absent and UNDEFINED are `ClientAndServer`: both match any listener.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WorkloadMode {
     Client,
     Server,
@@ -215,7 +217,7 @@ pub enum WorkloadMode {
 }
 
 /// One entry of `spec.match`; entries are ORed, inside an entry mode AND ports must hold.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrafficMatch {
     pub mode: WorkloadMode,
     /// Empty means any port.
@@ -223,7 +225,7 @@ pub struct TrafficMatch {
 }
 
 /// Where an environment variable of the VM gets its value.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EnvVarSource {
     /// The text itself.
     Inline(String),
@@ -232,14 +234,14 @@ pub enum EnvVarSource {
 }
 
 /// One entry of `spec.vmConfig.env`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EnvVar {
     pub name: String,
     pub source: EnvVarSource,
 }
 
 /// What a plugin runs, and with what.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WasmProgram {
     pub module: ModuleRef,
     /// `pluginConfig`; `None` when absent or empty (the module then sees an empty configuration).
@@ -250,7 +252,7 @@ pub struct WasmProgram {
 }
 
 /// A plugin, checked and complete: every default is filled in.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plugin {
     pub id: PluginId,
     /// `metadata.creationTimestamp`; absent is oldest.

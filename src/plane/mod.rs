@@ -4,6 +4,8 @@
 
 mod admin;
 mod fleet;
+mod keepsakes;
+mod memory;
 mod metrics;
 mod proxies;
 mod pushes;
@@ -48,14 +50,15 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
     let xds_listener = listen("xds", settings.xds_listen).await?;
     let admin_listener = listen("admin", settings.admin_listen).await?;
 
-    let directory = Directory::open(settings.config);
+    let (memory, last_good) = memory::Memory::open(&settings.data_dir);
+    let directory = Directory::open_with(settings.config, &last_good);
     let modules =
         Modules::open(modules::Settings { data_dir: settings.data_dir.clone(), module_files: settings.module_files });
     let pushes = pushes::Pushes::default();
     let xds_metrics = xds::Metrics::default();
     let metrics = Arc::new(metrics::Metrics::new(&xds_metrics, &modules, &pushes));
     let refusals = refusals::Refusals::open(&settings.data_dir);
-    let reconciler = Reconciler::new(settings.root_namespace, refusals, pushes);
+    let reconciler = Reconciler::new(settings.root_namespace, refusals, memory, pushes);
 
     let (door, events) = FleetDoor::new();
     let (queries, asked) = mpsc::channel(admin::QUERIES);

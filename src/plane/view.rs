@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::proxies::{Connected, ProxyKey};
+use super::proxies::Connected;
 use super::reconcile::Reconciler;
 use crate::compile::{Carried, Run};
 use crate::model::{Code, ModuleState, PluginEntry, PluginId, PluginRevision};
@@ -57,11 +57,6 @@ impl Reconciler {
     /// Resources that were refused at the door.
     pub fn config_errors(&self) -> usize {
         self.loaded.faults.len()
-    }
-
-    /// Whether `key` is still connected; for tests of the index.
-    pub fn is_connected(&self, key: ProxyKey) -> bool {
-        self.proxies.get(key).is_some()
     }
 
     fn state(&self, connected: &Connected, carried: &Carried) -> PluginState {

@@ -8,6 +8,7 @@ mod real_lifecycle;
 mod real_load;
 mod real_program;
 mod real_refusals;
+mod real_restart;
 mod support;
 mod support_selftest;
 mod vectors;
