@@ -4,11 +4,14 @@
 
 mod compile_golden;
 mod listener_bytes;
+mod real_bootstraps;
+mod real_fleet;
 mod real_lifecycle;
 mod real_load;
 mod real_program;
 mod real_refusals;
 mod real_restart;
+mod real_trouble;
 mod support;
 mod support_selftest;
 mod vectors;
