@@ -179,7 +179,9 @@ impl<R: DiscoveryMessage> DiscoveryStream<R> {
         let Some(client) = &mut self.client else { return Ok(false) };
         match Pin::new(&mut client.snapshots).poll_next(context) {
             Poll::Ready(Some(snapshot)) => {
-                refuse_outside_ads(self.service, snapshot.as_deref())?;
+                refuse_outside_ads(self.service, snapshot.as_deref()).inspect_err(|status| {
+                    tracing::warn!(node = client.node_id, error = status.message(), "listeners not served");
+                })?;
                 client.snapshot = snapshot;
                 let reaction = client.session.on_snapshot(client.snapshot.as_deref(), Instant::now().into_std());
                 self.react(reaction);
