@@ -87,8 +87,15 @@ impl Session {
             .cloned()
             .collect();
         let joining: Vec<_> = due.iter().filter(|resource| self.waits_for_join(resource, &target)).cloned().collect();
-        // Parts that change places in a ring have no order that keeps them all: then all go at once.
+        // Parts that change places in a ring have no order that keeps them all: one resource keeps what leaves it until
+        // that has joined elsewhere. Where it cannot, all go at once.
         let is_ring = joining.len() == due.len() && state.in_flight.is_empty();
+        if is_ring && let Some(both) = due.iter().find_map(|resource| self.with_leaving(resource, &target, snapshot)) {
+            if !self.is_held_back(&both, &target, now, reaction) {
+                self.send(ResourceType::ExtensionConfig, vec![both], Vec::new(), now, reaction);
+            }
+            return;
+        }
         let (proven, unproven): (Vec<_>, Vec<_>) =
             due.into_iter().partition(|resource| self.proofs.cover(self.build, resource));
         for resource in proven.into_iter().chain(unproven) {
@@ -238,10 +245,14 @@ impl Session {
 
     /// A part that moves from this resource to a neighbour has to be accepted there before it leaves here.
     fn waits_for_join(&self, resource: &Resource, target: &Target) -> bool {
+        !self.leaving(resource, target).is_empty()
+    }
+
+    /// The owners of parts that leave this resource for a neighbour which has not accepted them yet.
+    fn leaving(&self, resource: &Resource, target: &Target) -> Vec<Arc<str>> {
         let state = &self.types[&ResourceType::ExtensionConfig];
         let accepted = |name: &str| state.held.get(name).and_then(|held| held.accepted.as_ref()?.resource.as_ref());
-        let Some(current) = accepted(&resource.name) else { return false };
-        let leaving = current.parts.iter().filter(|part| !has_part(resource, &part.owner));
+        let Some(current) = accepted(&resource.name) else { return Vec::new() };
         let joins_elsewhere = |owner: &str| {
             let group = group_of(&resource.name);
             target.values().any(|other| {
@@ -252,7 +263,16 @@ impl Session {
                     && !state.held[&other.name].has_refused(&other.version)
             })
         };
-        leaving.into_iter().any(|part| joins_elsewhere(&part.owner))
+        let owners = current.parts.iter().map(|part| &part.owner);
+        owners.filter(|owner| !has_part(resource, owner) && joins_elsewhere(owner)).cloned().collect()
+    }
+
+    /// This resource with what leaves it, unless the client has it already or refused it.
+    fn with_leaving(&self, resource: &Resource, target: &Target, snapshot: &Snapshot) -> Option<Arc<Resource>> {
+        let owners = self.leaving(resource, target);
+        let owners: Vec<_> = owners.iter().map(|owner| &**owner).collect();
+        let both = snapshot.extensions.resolve_with(&resource.name, &owners)?;
+        self.types[&ResourceType::ExtensionConfig].is_due(&both).then_some(both)
     }
 
     /// Whether an unproven resource must wait, because its NACK would end the warming of a listener that waits for
