@@ -80,6 +80,17 @@ async fn a_refused_plugin_is_stood_in_for(version: &str, protocol: Protocol) {
     scene.plugin("picky", &picky, json!({"pluginConfig": {"a": 1}}));
     scene.until_all("default/picky", "programmed", 1).await;
 
+    // Two at once, one of which never was good: each is told, and what can run does.
+    scene.plugin("second", &picky, json!({"pluginConfig": {"bad": 2}, "failStrategy": "FAIL_OPEN"}));
+    scene.plugin("picky", &picky, json!({"pluginConfig": {"bad": 2}}));
+    for id in ["default/picky", "default/second"] {
+        let status = scene.until_all(id, "rejected", 1).await;
+        assert_eq!(status["messages"], json!([format!("Unable to create Wasm plugin {id}")]));
+    }
+    scene.remove("second");
+    scene.plugin("picky", &picky, json!({"pluginConfig": {"a": 1}}));
+    scene.until_all("default/picky", "programmed", 1).await;
+
     // Refused at first: an open plugin lets pass.
     scene.plugin("open", &picky, json!({"pluginConfig": {"bad": 1}, "failStrategy": "FAIL_OPEN"}));
     scene.until_all("default/open", "rejected", 1).await;
