@@ -5,7 +5,7 @@ use wasmplane::commands::bootstrap::Protocol;
 
 use crate::support::envoy::{CHAIN, FILTER, envoy};
 use crate::support::load::Load;
-use crate::support::scene::{KINDS, Scene, listener, template, template_of, until_answer};
+use crate::support::scene::{KINDS, Scene, listener, plugin, template, template_of, until_answer};
 use crate::support::upstream::Upstream;
 use crate::support::{free_port, modules, wait_until};
 
@@ -62,7 +62,10 @@ async fn an_envoy_that_comes_back_with_other_labels_gets_other_plugins() {
 }
 
 async fn listeners_and_upstreams_move(version: &str, protocol: Protocol) {
-    let Some((scene, running)) = Scene::with_envoy(version, protocol).await else { return };
+    let Some(setup) = envoy(version).await else { return };
+    let scene = Scene::start().await;
+    // So short that old listeners are gone before the load ends.
+    let running = scene.envoy(setup.protocol(protocol).drain_seconds(1)).await;
     let module = scene.control.module("hello.wasm", &modules::hello());
     scene.plugin("hello", &module, json!({}));
     scene.until_header("x-hello", Some("hello")).await;
@@ -87,6 +90,10 @@ async fn listeners_and_upstreams_move(version: &str, protocol: Protocol) {
         let asked = load.requests();
         wait_until("some more load", async || (load.requests() > asked + 100).then_some(())).await;
     }
+    wait_until("the end of every drain", async || {
+        (running.stat("listener_manager.total_listeners_draining").await == 0).then_some(())
+    })
+    .await;
     let report = load.stop().await;
     report.assert_no_failure();
     assert_eq!(report.seen.get(""), None, "requests without the plugin: {report:?}");
@@ -112,4 +119,24 @@ async fn a_renamed_listener_and_a_moved_upstream_fail_no_request() {
     for (version, protocol) in KINDS {
         listeners_and_upstreams_move(version, protocol).await;
     }
+}
+
+#[tokio::test]
+async fn a_plugin_of_the_root_namespace_reaches_every_namespace_and_stands_behind_the_own_one() {
+    let Some(setup) = envoy(CHAIN).await else { return };
+    let mut scene = Scene::new().await;
+    scene.control = scene.control.flags(&["--root-namespace", "mesh"]);
+    scene.control.start().await;
+    let put_in = |namespace: &str, text: String| {
+        text.replace(r#""namespace":"default""#, &format!(r#""namespace":"{namespace}""#))
+    };
+    let listeners = [listener("in", scene.port, scene.upstream.port())];
+    scene.control.write("template.yaml", &put_in("mesh", template("web", &listeners)));
+    for (namespace, letter) in [("mesh", "m"), ("shop", "s"), ("other", "o")] {
+        let url = scene.control.module(&format!("{letter}.wasm"), &modules::order(letter));
+        scene.control.write(&format!("{letter}.yaml"), &put_in(namespace, plugin("same", &url, json!({}))));
+    }
+    let _running = scene.envoy(setup.namespace("shop")).await;
+    scene.until("own namespace first, then root", |answer| answer.order() == "sm").await;
+    scene.until_all("other/same", "programmed", 0).await;
 }

@@ -104,3 +104,20 @@ async fn what_broke_while_the_control_plane_was_away_takes_nothing_away() {
         assert_eq!(report.seen.get(""), None, "{report:?}");
     }
 }
+
+#[tokio::test]
+async fn a_control_plane_that_is_asked_to_end_does_and_traffic_goes_on() {
+    let Some((mut scene, running)) = Scene::with_envoy(CHAIN, Protocol::Sotw).await else { return };
+    let hello = scene.control.module("hello.wasm", &modules::hello());
+    scene.plugin("hello", &hello, json!({}));
+    scene.until_all("default/hello", "programmed", 1).await;
+    let load = Load::start(scene.port, 2);
+    assert_eq!(scene.control.terminate().await, Some(0));
+    // Two ends, two starts: a crash right after the first is no other matter.
+    scene.control.start().await;
+    scene.control.restart().await;
+    scene.until_all("default/hello", "programmed", 1).await;
+    assert_eq!(scene.responses().await, BTreeMap::new());
+    assert_eq!(running.stat("control_plane.connected_state").await, 1);
+    load.stop().await.assert_untouched(2);
+}

@@ -108,7 +108,7 @@ async fn a_data_folder_that_cannot_be_used_is_told_and_plugins_run_all_the_same(
     scene.until_all("default/hello", "programmed", 1).await;
     let errors: Vec<_> = scene.control.log().lines().filter(|line| line.contains("ERROR")).map(str::to_owned).collect();
     assert!(!errors.is_empty() && errors.len() <= 3, "{errors:#?}");
-    assert!(errors.iter().all(|line| line.contains(&*file.to_string_lossy())), "{errors:#?}");
+    assert!(errors.iter().all(|line| line.contains(&*scene.control.data().to_string_lossy())), "{errors:#?}");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "a file");
 }
 
