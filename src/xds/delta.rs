@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 
-use super::session::{Accepted, Held, Reaction, Session};
+use super::held::{Accepted, Held};
+use super::session::{Reaction, Session};
 use crate::snapshot::{ResourceType, Snapshot, Version};
 
 /// How long a reconnecting client may take from its first type to its listeners. Envoy sends both at once.
@@ -58,15 +59,20 @@ impl Session {
         }
     }
 
-    /// A client that comes back may still use clusters and routes that are gone here: they stay until its listeners
-    /// are known and have drained.
+    /// A client that comes back may still use clusters, routes and ECDS names that are gone here: they stay until its
+    /// listeners are known and have drained.
     fn spare_unknown(&mut self, now: Instant) {
         let has_listeners = self.types.contains_key(&ResourceType::Listener);
         let until = now + if has_listeners { self.limits.drain } else { LISTENERS_WITHIN };
-        for resource_type in [ResourceType::Cluster, ResourceType::Route, ResourceType::Endpoint] {
-            let held = self.types.get(&resource_type).into_iter().flat_map(|state| &state.held);
-            let unknown = held.filter(|(_, held)| held.accepted.as_ref().is_some_and(|held| held.resource.is_none()));
-            self.spared_until.extend(unknown.map(|(name, _)| ((resource_type, name.clone()), until)));
+        for (resource_type, state) in &self.types {
+            if *resource_type == ResourceType::Listener {
+                continue;
+            }
+            let unknown = state
+                .held
+                .iter()
+                .filter(|(_, held)| held.accepted.as_ref().is_some_and(|accepted| accepted.resource.is_none()));
+            self.spared_until.extend(unknown.map(|(name, _)| ((*resource_type, name.clone()), until)));
         }
     }
 }

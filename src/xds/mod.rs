@@ -6,7 +6,9 @@
 
 mod delivery;
 mod delta;
+mod extensions;
 mod fleet;
+mod held;
 mod metrics;
 mod node;
 mod schedule;

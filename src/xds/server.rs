@@ -39,6 +39,8 @@ const MAX_SEND_BUFFER_BYTES: usize = 64 << 10;
 const MAX_STREAMS_PER_CONNECTION: u32 = 10_000;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a client may take to read what it was sent before a shutdown; one that does not read is cut off.
+const FLUSHED_WITHIN: Duration = Duration::from_secs(5);
 
 /// Package and service, and the names of its state-of-the-world and delta methods.
 const SERVICES: [(&str, Service, &str, &str); 6] = [
@@ -79,6 +81,8 @@ const SERVICES: [(&str, Service, &str, &str); 6] = [
         "DeltaExtensionConfigs",
     ),
 ];
+
+const OTHER_SERVICES: [&str; 2] = ["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection"];
 
 /// Serves discovery, health and reflection on `listener` until `shutdown`; returns when all connections are closed.
 pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>, shutdown: CancellationToken) {
@@ -125,7 +129,10 @@ async fn serve_connection(socket: TcpStream, peer: SocketAddr, router: Router, s
         result = connection.as_mut() => result,
         () = shutdown.cancelled() => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            match tokio::time::timeout(FLUSHED_WITHIN, connection).await {
+                Ok(result) => result,
+                Err(_) => return tracing::debug!(%peer, "connection cut off, as the client does not read"),
+            }
         }
     };
     if let Err(error) = result {
@@ -137,11 +144,14 @@ fn router(shared: &Arc<Shared>, shutdown: &CancellationToken) -> Router {
     let (health_reporter, health) = tonic_health::server::health_reporter();
     // Reporting only fills a map: the future is ready at once.
     drop(health_reporter);
-    let reflection = tonic_reflection::server::Builder::configure()
+    let mut reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DISCOVERY_DESCRIPTORS)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()
-        .expect("the build wrote valid descriptors");
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
+    // Envoy's files define more services than are served.
+    for name in SERVICES.map(|(name, ..)| name).into_iter().chain(OTHER_SERVICES) {
+        reflection = reflection.with_service_name(name);
+    }
+    let reflection = reflection.build_v1().expect("the build wrote valid descriptors");
     let mut router = tonic::service::Routes::new(health).add_service(reflection).into_axum_router();
     for (name, service, sotw, delta) in SERVICES {
         let open = |method: &str| format!("/{name}/{method}");

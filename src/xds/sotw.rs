@@ -40,9 +40,6 @@ impl Session {
         }
         if is_newest && let Some(state) = self.types.get_mut(&resource_type) {
             let changed = state.subscription.replace(&request.resource_names);
-            if resource_type == ResourceType::ExtensionConfig {
-                state.subscription.is_wildcard = false;
-            }
             self.resubscribe(resource_type, changed);
         }
         self.schedule(snapshot, now, &mut reaction);

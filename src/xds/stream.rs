@@ -134,6 +134,8 @@ pub(super) struct DiscoveryStream<R> {
     outgoing: VecDeque<Bytes>,
     wake: Option<Pin<Box<Sleep>>>,
     shutdown: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// How the call ends, once what is outgoing has been sent.
+    ended: Option<Status>,
     is_over: bool,
     protocol: Protocol,
 }
@@ -156,12 +158,13 @@ impl<R: DiscoveryMessage> DiscoveryStream<R> {
             outgoing: VecDeque::new(),
             wake: None,
             shutdown: Box::pin(shutdown),
+            ended: None,
             is_over: false,
             protocol: R::PROTOCOL,
         }
     }
 
-    /// Makes all progress that can be made without waiting; `Err` ends the stream.
+    /// Makes all progress that can be made without waiting; `Err` ends the stream, with OK where the client has.
     fn advance(&mut self, context: &mut Context<'_>) -> Result<(), Status> {
         while self.outgoing.is_empty() {
             if self.shutdown.as_mut().poll(context).is_ready() {
@@ -196,10 +199,7 @@ impl<R: DiscoveryMessage> DiscoveryStream<R> {
         match Pin::new(&mut self.inbound).poll_next(context) {
             Poll::Ready(Some(Ok(request))) => self.on_request(&request).map(|()| true),
             Poll::Ready(Some(Err(status))) => Err(status),
-            Poll::Ready(None) => {
-                self.is_over = true;
-                Ok(false)
-            }
+            Poll::Ready(None) => Err(Status::ok("")),
             Poll::Pending => Ok(false),
         }
     }
@@ -319,18 +319,16 @@ impl<R: DiscoveryMessage> Body for DiscoveryStream<R> {
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = &mut *self;
-        if this.is_over && this.outgoing.is_empty() {
+        if this.is_over {
             return Poll::Ready(None);
         }
-        let ended = match this.advance(context) {
-            Err(status) => Some(status),
-            Ok(()) if this.is_over => Some(Status::ok("")),
-            Ok(()) => None,
-        };
+        if this.ended.is_none() {
+            this.ended = this.advance(context).err();
+        }
         if let Some(frame) = this.outgoing.pop_front() {
             return Poll::Ready(Some(Ok(Frame::data(frame))));
         }
-        let Some(status) = ended else { return Poll::Pending };
+        let Some(status) = this.ended.take() else { return Poll::Pending };
         this.is_over = true;
         this.client = None;
         let mut trailers = HeaderMap::new();

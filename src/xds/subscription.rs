@@ -14,6 +14,8 @@ pub struct Subscription {
     pub is_wildcard: bool,
     /// Asked for by name.
     pub names: BTreeSet<String>,
+    /// No request has named anything yet: an empty list then means everything, later nothing.
+    is_legacy: bool,
 }
 
 /// How a request changed a subscription.
@@ -30,7 +32,8 @@ impl Subscription {
     /// `permits_wildcard` (listeners and clusters); for ECDS it means nothing.
     pub fn open<'a>(names: impl IntoIterator<Item = &'a String>, permits_wildcard: bool) -> Self {
         let names: BTreeSet<String> = names.into_iter().cloned().collect();
-        let mut subscription = Self { is_wildcard: permits_wildcard && names.is_empty(), names };
+        let is_legacy = permits_wildcard && names.is_empty();
+        let mut subscription = Self { is_wildcard: is_legacy, names, is_legacy };
         subscription.take_wildcard();
         subscription
     }
@@ -42,10 +45,10 @@ impl Subscription {
     /// State of the world: the list replaces the former one. An empty list keeps a wildcard that was opened by an empty
     /// list, and otherwise means nothing.
     pub fn replace(&mut self, names: &[String]) -> Changed {
-        if names.is_empty() && self.is_wildcard && self.names.is_empty() {
+        if names.is_empty() && self.is_legacy {
             return Changed::default();
         }
-        let mut next = Self { is_wildcard: false, names: names.iter().cloned().collect() };
+        let mut next = Self { names: names.iter().cloned().collect(), ..Self::default() };
         next.take_wildcard();
         let changed = Changed {
             asked: next.names.difference(&self.names).cloned().collect(),
@@ -108,7 +111,7 @@ mod tests {
     #[test]
     fn a_star_is_a_wildcard_beside_names() {
         let subscription = Subscription::open(&names(&["*", "a"]), true);
-        assert_eq!(subscription, Subscription { is_wildcard: true, names: set(&["a"]) });
+        assert_eq!(subscription, Subscription { is_wildcard: true, names: set(&["a"]), is_legacy: false });
     }
 
     #[test]
@@ -119,6 +122,13 @@ mod tests {
         let changed = subscription.replace(&[]);
         assert_eq!(changed.dropped, set(&["a"]));
         assert!(!subscription.is_wildcard);
+    }
+
+    #[test]
+    fn an_empty_list_after_a_star_is_nothing_too() {
+        let mut subscription = Subscription::open(&names(&["*"]), true);
+        subscription.replace(&[]);
+        assert_eq!(subscription, Subscription::default());
     }
 
     #[test]

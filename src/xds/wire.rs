@@ -75,6 +75,7 @@ mod tests {
             resources: vec![Arc::new(resource)],
             removed: vec!["gone".into()],
             sent_at: Instant::now(),
+            counts_refused: false,
         }
     }
 

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "unwrap is for tests")]
 
+mod ads;
 mod compile_golden;
 mod listener_bytes;
 mod real_bootstraps;

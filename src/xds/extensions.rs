@@ -1,0 +1,183 @@
+//! The order of ECDS: one resource per response, the proven before the unproven, a part never missing while it moves
+//! (design, section 5, rules 3, 4, 7, 11).
+//!
+//! Pure, as the session that it belongs to.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::held::TypeState;
+use super::schedule::{Target, extension_names};
+use super::session::{Reaction, Session};
+use crate::snapshot::{Extension, Resource, ResourceType, Snapshot};
+
+/// How long an unproven resource is held back for ECDS subscriptions that a listener in flight will cause. Envoy
+/// sends them before it acknowledges the listener; a client that never acknowledges is not waited for.
+const SUBSCRIPTIONS_WITHIN: Duration = Duration::from_secs(1);
+
+/// How long an unproven resource is held back for answers that a warming listener may need. Envoy itself gives up
+/// after 15 s (`initial_fetch_timeout`).
+const WARMS_WITHIN: Duration = Duration::from_secs(10);
+
+impl Session {
+    /// ECDS: one resource per response, and the next for a name only after the answer to the one before (rule 3).
+    pub(super) fn plan_extensions(&mut self, snapshot: &Snapshot, now: Instant, reaction: &mut Reaction) {
+        let Some(state) = self.types.get(&ResourceType::ExtensionConfig) else { return };
+        let target: Target = state
+            .subscription
+            .names
+            .iter()
+            .filter_map(|name| Some((name.clone(), self.extension_for(name, state, snapshot, now, reaction)?)))
+            .collect();
+        self.recognise(ResourceType::ExtensionConfig, &target, reaction);
+
+        for resource in self.roll_backs() {
+            self.send(ResourceType::ExtensionConfig, vec![resource], Vec::new(), now, reaction);
+        }
+        let state = &self.types[&ResourceType::ExtensionConfig];
+        let mut due: Vec<_> = target
+            .values()
+            .filter(|resource| state.is_due(resource) && !state.is_in_flight(&resource.name))
+            .filter(|resource| !state.joins(resource, &target).any(|neighbour| state.has_refused(neighbour)))
+            .cloned()
+            .collect();
+        let waits_for_join = |resource: &Arc<Resource>| state.joins(resource, &target).next().is_some();
+        // Parts that change places in a ring have no order that keeps them all: one resource keeps what leaves it until
+        // that has joined elsewhere. Where it cannot, all go at once.
+        let is_ring = state.in_flight.is_empty() && due.iter().all(waits_for_join);
+        if is_ring && let Some(both) = due.iter().find_map(|resource| state.with_leaving(resource, &target, snapshot)) {
+            due = vec![both];
+        }
+        if !is_ring {
+            due.retain(|resource| !waits_for_join(resource));
+        }
+        // What cannot fail goes first, and what replaces something that works goes last (rule 11).
+        due.sort_by_key(|resource| (!self.proofs.cover(self.build, resource), state.has_accepted(&resource.name)));
+        for resource in due {
+            if !self.is_held_back(&resource, now, reaction) {
+                self.send(ResourceType::ExtensionConfig, vec![resource], Vec::new(), now, reaction);
+            }
+        }
+        self.correct_version(now, reaction);
+    }
+
+    /// State of the world: a client whose newest acknowledged version counts what it refused would say a false version
+    /// at its next connection. An empty response changes nothing but that.
+    fn correct_version(&mut self, now: Instant, reaction: &mut Reaction) {
+        let state = self.types.get_mut(&ResourceType::ExtensionConfig).expect("called for a subscribed type");
+        if state.owes_answer && state.in_flight.is_empty() && !state.subscription.names.is_empty() {
+            state.owes_answer = false;
+            self.send(ResourceType::ExtensionConfig, Vec::new(), Vec::new(), now, reaction);
+        }
+    }
+
+    /// What a name should hold. A name that our own listener used and that no longer applies keeps its content:
+    /// connections that drain still run through it (rules 2 and 7). After a reconnect that may be any name.
+    fn extension_for(
+        &self,
+        name: &str,
+        state: &TypeState,
+        snapshot: &Snapshot,
+        now: Instant,
+        reaction: &mut Reaction,
+    ) -> Option<Arc<Resource>> {
+        match snapshot.extensions.resolve(name)? {
+            Extension::Known(resource) => Some(resource),
+            Extension::PassThrough(resource) => {
+                let is_in_use = state.has_accepted(name)
+                    && (self.named.contains(name)
+                        || self.is_spared(ResourceType::ExtensionConfig, name, now, reaction));
+                (!is_in_use).then_some(resource)
+            }
+        }
+    }
+
+    /// Last accepted bytes that are due back at the client after a refusal.
+    fn roll_backs(&mut self) -> Vec<Arc<Resource>> {
+        let Some(state) = self.types.get_mut(&ResourceType::ExtensionConfig) else { return Vec::new() };
+        state.held.values_mut().filter_map(|held| held.roll_back.take()).collect()
+    }
+
+    /// Whether an unproven resource must wait, because its NACK would end the warming of every listener that waits for
+    /// another name (rule 11). Unproven ones do not wait for one another, unless there is something to lose.
+    fn is_held_back(&self, resource: &Resource, now: Instant, reaction: &mut Reaction) -> bool {
+        if self.proofs.cover(self.build, resource) {
+            return false;
+        }
+        let extensions = &self.types[&ResourceType::ExtensionConfig];
+        let is_live = extensions.has_accepted(&resource.name);
+        let is_awaited = |other: &Arc<Resource>| {
+            !extensions.has_answered(&other.name) && (is_live || self.proofs.cover(self.build, other))
+        };
+        let warming = extensions.in_flight.iter().filter(|response| response.resources.iter().any(is_awaited));
+        let until_answered = warming.map(|response| response.sent_at + WARMS_WITHIN);
+        // Names that a listener in flight is about to make the client ask for.
+        let listeners = self.types.get(&ResourceType::Listener).into_iter().flat_map(|state| &state.in_flight);
+        let is_unasked = |name: &str| name != resource.name && !extensions.subscription.names.contains(name);
+        let will_ask = |listener: &Arc<Resource>| extension_names(listener).any(is_unasked);
+        let asking = listeners.filter(|response| response.resources.iter().any(will_ask));
+        let until_asked = asking.map(|response| response.sent_at + SUBSCRIPTIONS_WITHIN);
+        match until_answered.chain(until_asked).filter(|until| now < *until).min() {
+            Some(until) => {
+                reaction.wake(until);
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+impl TypeState {
+    /// Whether the client has to be sent this ECDS resource, and has not refused it.
+    fn is_due(&self, resource: &Resource) -> bool {
+        self.differs(resource) && !self.has_refused(resource)
+    }
+
+    fn has_refused(&self, resource: &Resource) -> bool {
+        self.held.get(&resource.name).is_some_and(|held| held.refused.contains(&resource.version))
+    }
+
+    /// ECDS: whether the client has accepted or refused anything under this name.
+    fn has_answered(&self, name: &str) -> bool {
+        self.held.get(name).is_some_and(|held| held.accepted.is_some() || !held.refused.is_empty())
+    }
+
+    /// The accepted content of an ECDS name, where it is known.
+    fn content(&self, name: &str) -> Option<&Arc<Resource>> {
+        self.held.get(name)?.accepted.as_ref()?.resource.as_ref()
+    }
+
+    /// The neighbours to which a part of this resource moves, and which have not accepted it yet: it must not leave
+    /// here before that.
+    fn joins<'a>(&'a self, resource: &'a Resource, target: &'a Target) -> impl Iterator<Item = &'a Arc<Resource>> {
+        let current = self.content(&resource.name).into_iter().flat_map(|current| &current.parts);
+        let leaving = current.map(|part| &*part.owner).filter(|owner| !has_part(resource, owner));
+        let is_neighbour =
+            |other: &Resource| other.name != resource.name && group_of(&other.name) == group_of(&resource.name);
+        let has_joined = |name: &str, owner: &str| self.content(name).is_some_and(|content| has_part(content, owner));
+        leaving.flat_map(move |owner| {
+            let joins = move |other: &&Arc<Resource>| {
+                is_neighbour(other) && has_part(other, owner) && !has_joined(&other.name, owner)
+            };
+            target.values().filter(joins)
+        })
+    }
+
+    /// This resource with what leaves it for a neighbour, unless the client has that already or refused it.
+    fn with_leaving(&self, resource: &Resource, target: &Target, snapshot: &Snapshot) -> Option<Arc<Resource>> {
+        let neighbours: Vec<_> = self.joins(resource, target).collect();
+        let current = self.content(&resource.name)?.parts.iter().map(|part| &*part.owner);
+        let is_leaving = |owner: &&str| !has_part(resource, owner) && neighbours.iter().any(|it| has_part(it, owner));
+        let both = snapshot.extensions.resolve_with(&resource.name, &current.filter(is_leaving).collect::<Vec<_>>())?;
+        self.is_due(&both).then_some(both)
+    }
+}
+
+fn has_part(resource: &Resource, owner: &str) -> bool {
+    resource.parts.iter().any(|part| &*part.owner == owner)
+}
+
+/// Resources between which a part may move: those of one listener share all of their name but its last element.
+fn group_of(name: &str) -> &str {
+    name.rsplit_once('/').map_or(name, |(group, _)| group)
+}

@@ -1,0 +1,94 @@
+//! The protocol, by theme: state of the world, delta, order, refusals, reconnects, and all of it at random.
+//!
+//! The builders below make snapshots of a few words, and [`Client`] plays the Envoy of one stream: it applies what it is
+//! sent only when it answers, so that a test decides who is late.
+
+mod client;
+mod delta;
+mod order;
+mod random;
+mod reconnect;
+mod refusal;
+mod sotw;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use client::Client;
+
+use super::Protocol;
+use crate::snapshot::ResourceType::{Cluster, Endpoint, ExtensionConfig, Listener, Route};
+use crate::snapshot::{Extension, Extensions, Part, Resource, ResourceType, Rope, Snapshot, Version};
+
+const BOTH: [Protocol; 2] = [Protocol::Sotw, Protocol::Delta];
+
+/// A resource whose version reads as it is written.
+fn resource(resource_type: ResourceType, name: &str, version: &str) -> Resource {
+    Resource::new(resource_type, name, Version::from_client(version), Rope::new())
+}
+
+fn cluster(name: &str, version: &str) -> Resource {
+    resource(Cluster, name, version)
+}
+
+fn listener(name: &str, version: &str) -> Resource {
+    resource(Listener, name, version)
+}
+
+fn route(name: &str, version: &str) -> Resource {
+    resource(Route, name, version)
+}
+
+/// An ECDS resource whose refusal would surprise: it has a part of its own.
+fn plugin(name: &str, version: &str) -> Resource {
+    chain(name, version, &[name])
+}
+
+/// An ECDS resource made of plugins.
+fn chain(name: &str, version: &str, plugins: &[&str]) -> Resource {
+    let part = |owner: &&str| Part { owner: (*owner).into(), revision: version.into() };
+    let mut chain = resource(ExtensionConfig, name, version);
+    chain.parts = plugins.iter().map(part).collect();
+    chain
+}
+
+impl Resource {
+    fn using(mut self, resource_type: ResourceType, name: &str) -> Self {
+        self.references.push((resource_type, name.to_owned()));
+        self
+    }
+
+    fn with_stand_in(mut self) -> Self {
+        self.stand_in = Some(Arc::new(resource(self.resource_type, &self.name, "stand-in")));
+        self
+    }
+}
+
+/// Knows some names; lets everything pass for the others, but is silent for those that begin with `foreign`.
+#[derive(Debug)]
+struct Names(BTreeMap<String, Arc<Resource>>);
+
+impl Extensions for Names {
+    fn resolve(&self, name: &str) -> Option<Extension> {
+        if name.starts_with("foreign") {
+            return None;
+        }
+        let pass = || Extension::PassThrough(Arc::new(resource(ExtensionConfig, name, "pass")));
+        Some(self.0.get(name).map_or_else(pass, |known| Extension::Known(known.clone())))
+    }
+}
+
+fn snapshot(resources: impl IntoIterator<Item = Resource>) -> Snapshot {
+    let mut by_type: BTreeMap<ResourceType, BTreeMap<String, Arc<Resource>>> = BTreeMap::new();
+    for resource in resources {
+        by_type.entry(resource.resource_type).or_default().insert(resource.name.clone(), Arc::new(resource));
+    }
+    let mut take = |resource_type| by_type.remove(&resource_type).unwrap_or_default();
+    Snapshot {
+        listeners: take(Listener),
+        clusters: take(Cluster),
+        routes: take(Route),
+        endpoints: take(Endpoint),
+        extensions: Arc::new(Names(take(ExtensionConfig))),
+    }
+}
