@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::fleet::Arrival;
+use super::memory::Memory;
 use super::proxies::{GroupKey, Proxies, ProxyKey};
 use super::pushes::Pushes;
 use super::refusals::Refusals;
@@ -35,6 +36,7 @@ pub struct Reconciler {
     modules: Arc<BTreeMap<ModuleRef, ModuleState>>,
     pub(super) notes: NotesByModule,
     refusals: Refusals,
+    memory: Memory,
     kinds: HashMap<KindKey, Weak<Compiled>>,
     /// Proxies to be looked at in the next flush.
     touched: HashSet<ProxyKey>,
@@ -48,15 +50,16 @@ pub struct Reconciler {
 }
 
 impl Reconciler {
-    pub fn new(root_namespace: String, refusals: Refusals, pushes: Pushes) -> Self {
+    pub fn new(root_namespace: String, refusals: Refusals, mut memory: Memory, pushes: Pushes) -> Self {
         Self {
             root_namespace,
             loaded: Arc::default(),
-            table: PluginTable::default(),
+            table: PluginTable::recall(memory.take_plugins()),
             proxies: Proxies::default(),
             modules: Arc::default(),
             notes: Arc::default(),
             refusals,
+            memory,
             kinds: HashMap::new(),
             touched: HashSet::new(),
             opens_at: Instant::now() + MODULES_WITHIN,
@@ -87,8 +90,9 @@ impl Reconciler {
         for template in changed_templates(&self.loaded, &loaded) {
             self.touched.extend(self.proxies.touched_by_template(&template, &self.root_namespace));
         }
+        self.memory.keep_sources(&loaded);
         self.loaded = loaded;
-        self.table.entries().filter_map(|entry| entry.desired.module().cloned()).collect()
+        self.table.wanted()
     }
 
     pub fn on_modules(&mut self, modules: Arc<BTreeMap<ModuleRef, ModuleState>>, notes: NotesByModule) {
@@ -149,7 +153,9 @@ impl Reconciler {
                 else {
                     continue;
                 };
-                self.table.record_good(&plugin, revision);
+                if self.table.record_good(&plugin, revision) {
+                    self.memory.keep_plugin(&plugin, &self.table.remember(&plugin));
+                }
             }
         }
         let refused = connected.progress.fold(delivery);
@@ -170,8 +176,7 @@ impl Reconciler {
     pub fn flush(&mut self) {
         let now = Instant::now();
         if !self.is_open {
-            let is_loading = self.table.entries().any(|entry| matches!(entry.module, ModuleState::Pending));
-            if is_loading && now < self.opens_at {
+            if self.table.is_loading() && now < self.opens_at {
                 return;
             }
             self.is_open = true;
