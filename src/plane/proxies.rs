@@ -61,6 +61,7 @@ pub struct Proxies {
     streams: HashMap<StreamId, ProxyKey>,
     by_namespace: HashMap<String, HashSet<ProxyKey>>,
     by_label: HashMap<(String, String), HashSet<ProxyKey>>,
+    by_node_id: HashMap<String, BTreeSet<ProxyKey>>,
     next_key: u64,
 }
 
@@ -90,12 +91,12 @@ impl Proxies {
         snapshots: watch::Sender<Option<Arc<Snapshot>>>,
     ) -> ProxyKey {
         let peer = hello.peer.map(|peer| peer.ip());
-        let namesakes = || self.proxies.iter().filter(|(_, other)| other.proxy.node_id == hello.proxy.node_id);
+        let namesakes = || self.namesakes(&hello.proxy.node_id);
         let sibling = namesakes()
             .find(|(_, other)| {
                 other.peer == peer && other.streams.values().all(|stream| stream.service != hello.service)
             })
-            .map(|(key, _)| *key);
+            .map(|(key, _)| key);
         let numbers: BTreeSet<usize> = namesakes().map(|(_, other)| other.number).collect();
         let added = ProxyStream { service: hello.service, protocol: hello.protocol, snapshots };
         let key = match sibling {
@@ -120,6 +121,12 @@ impl Proxies {
         key
     }
 
+    /// Live proxies with that node id, in the order in which they came.
+    fn namesakes(&self, node_id: &str) -> impl Iterator<Item = (ProxyKey, &Connected)> {
+        let keys = self.by_node_id.get(node_id).into_iter().flatten();
+        keys.filter_map(|key| Some((*key, self.proxies.get(key)?)))
+    }
+
     fn add(&mut self, proxy: Proxy, is_new_process: bool, peer: Option<IpAddr>, number: usize) -> ProxyKey {
         self.next_key += 1;
         let key = ProxyKey(self.next_key);
@@ -130,6 +137,7 @@ impl Proxies {
                 format!("{}#{number}", proxy.node_id)
             }
         };
+        self.by_node_id.entry(proxy.node_id.clone()).or_default().insert(key);
         self.by_namespace.entry(proxy.namespace.clone()).or_default().insert(key);
         for label in &proxy.labels {
             self.by_label.entry((label.0.clone(), label.1.clone())).or_default().insert(key);
@@ -160,6 +168,12 @@ impl Proxies {
             return;
         }
         let Some(connected) = self.proxies.remove(&key) else { return };
+        if let Some(namesakes) = self.by_node_id.get_mut(&connected.proxy.node_id) {
+            namesakes.remove(&key);
+            if namesakes.is_empty() {
+                self.by_node_id.remove(&connected.proxy.node_id);
+            }
+        }
         if let Some(others) = self.by_namespace.get_mut(&connected.proxy.namespace) {
             others.remove(&key);
         }
