@@ -18,7 +18,7 @@ use super::table::{PluginTable, Touched};
 use crate::compile::{Compiled, Kind, KindKey, Run, compile, select};
 use crate::model::{ModuleRef, ModuleState, PluginId, ProxyTemplate, Revision, TemplateId};
 use crate::modules::{NotesByModule, releases};
-use crate::snapshot::ResourceType;
+use crate::snapshot::{ResourceType, Version};
 use crate::sources::Loaded;
 use crate::xds::{Delivery, Outcome, Report};
 
@@ -38,6 +38,8 @@ pub struct Reconciler {
     refusals: Refusals,
     memory: Memory,
     kinds: HashMap<KindKey, Weak<Compiled>>,
+    /// ECDS resources whose plugins are in the table as good; until the table changes.
+    proven: HashSet<Version>,
     /// Proxies to be looked at in the next flush.
     touched: HashSet<ProxyKey>,
     /// Nothing is served before the sources are loaded and the modules had their time (design, section 5, rule 9).
@@ -61,6 +63,7 @@ impl Reconciler {
             refusals,
             memory,
             kinds: HashMap::new(),
+            proven: HashSet::new(),
             touched: HashSet::new(),
             opens_at: Instant::now() + MODULES_WITHIN,
             is_open: false,
@@ -147,7 +150,9 @@ impl Reconciler {
 
     fn on_delivery(&mut self, key: ProxyKey, delivery: Delivery) {
         let Some(connected) = self.proxies.get_mut(key) else { return };
-        if delivery.outcome == Outcome::Accepted && delivery.resource.resource_type == ResourceType::ExtensionConfig {
+        let is_accepted_extension =
+            delivery.outcome == Outcome::Accepted && delivery.resource.resource_type == ResourceType::ExtensionConfig;
+        if is_accepted_extension && self.proven.insert(delivery.resource.version.clone()) {
             for part in &delivery.resource.parts {
                 let (Ok(plugin), Some(revision)) = (part.owner.parse::<PluginId>(), Revision::parse(&part.revision))
                 else {
@@ -273,6 +278,7 @@ impl Reconciler {
     }
 
     fn touch_plugins(&mut self, touched: Vec<Touched>) {
+        self.proven.clear();
         for Touched { id, scopes } in touched {
             if let Some(entry) = self.table.get(&id) {
                 log_module(&id, &entry.module);
