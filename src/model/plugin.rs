@@ -243,6 +243,7 @@ pub struct EnvVar {
 }
 
 /// What a plugin runs.
+#[allow(clippy::large_enum_variant, reason = "a plugin is always behind an Arc")]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Program {
     Wasm(WasmProgram),

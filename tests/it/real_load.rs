@@ -111,7 +111,7 @@ async fn two_plugins_that_change_places_are_never_missing() {
         let hello = scene.control.module("hello.wasm", &modules::hello());
         let other = scene.control.module("other.wasm", &modules::order("o"));
         let write = |number: usize| {
-            let phases = if number % 2 == 0 { ["AUTHN", "STATS"] } else { ["STATS", "AUTHN"] };
+            let phases = if number.is_multiple_of(2) { ["AUTHN", "STATS"] } else { ["STATS", "AUTHN"] };
             let hello = plugin("hello", &hello, json!({"pluginConfig": {"n": number}, "phase": phases[0]}));
             let other = plugin("other", &other, json!({"phase": phases[1]}));
             scene.control.write("both.yaml", &format!("{hello}\n---\n{other}\n"));
