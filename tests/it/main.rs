@@ -5,6 +5,7 @@
 mod ads;
 mod architecture;
 mod compile_golden;
+mod examples;
 mod listener_bytes;
 mod real_lifecycle;
 mod real_load;
