@@ -11,6 +11,7 @@ mod real_lifecycle;
 mod real_load;
 mod real_program;
 mod real_refusals;
+mod real_wasmplugin;
 mod support;
 mod support_selftest;
 mod vectors;
