@@ -18,6 +18,7 @@ mod lua;
 mod matches;
 mod merge;
 mod names;
+mod options;
 mod order;
 mod plan;
 mod select;

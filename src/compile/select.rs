@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::applies::{applies, template_applies};
-use super::{Kind, Member, Run, order};
+use super::{Kind, Member, Run, options, order};
 use crate::model::{Code, EnvoyVersion, PluginEntry, PluginRevision, Proxy, ProxyFacts, ProxyTemplate};
 
 /// Sorts `proxy` into its kind. `releases` are the Envoy releases that modules were judged for, oldest first.
@@ -54,7 +54,7 @@ fn run(entry: &PluginEntry, proxy: &Proxy, facts: &ProxyFacts, releases: &[Envoy
         return Run::Unsupported { reason: "this Envoy has no Wasm runtime (envoy.wasm.runtime.v8)".into() };
     }
     if let Some(reason) = refusal(running, proxy, releases) {
-        return Run::Unsupported { reason: reason.to_owned() };
+        return Run::Unsupported { reason };
     }
     let is_refused = |revision: &PluginRevision| facts.refused.contains(&(revision.id().clone(), revision.revision));
     if !is_refused(running) {
@@ -73,17 +73,20 @@ fn run(entry: &PluginEntry, proxy: &Proxy, facts: &ProxyFacts, releases: &[Envoy
     }
 }
 
-fn refusal<'a>(revision: &'a PluginRevision, proxy: &Proxy, releases: &[EnvoyVersion]) -> Option<&'a str> {
-    match &revision.code {
-        Code::Module(module) => module.refusal_by(proxy.version, releases),
+/// Why this Envoy cannot run the revision: its settings are too new for it, or its module does not fit.
+fn refusal(revision: &PluginRevision, proxy: &Proxy, releases: &[EnvoyVersion]) -> Option<String> {
+    let too_old = revision.plugin.wasm().and_then(|program| options::too_old(&program.options, proxy.version));
+    too_old.or_else(|| match &revision.code {
+        Code::Module(module) => module.refusal_by(proxy.version, releases).map(str::to_owned),
         Code::OnProxy(_) | Code::InSpecification => None,
-    }
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compile::fixtures::{entry, proxy, revision, template};
+    use crate::compile::fixtures;
+    use crate::compile::fixtures::{entry, plugin, proxy, revision, template, wasm};
     use crate::model::{ModuleState, PluginId, PluginKind};
 
     fn select_one(entry: &PluginEntry, proxy: &Proxy, facts: &ProxyFacts) -> Run {
@@ -128,6 +131,23 @@ mod tests {
         proxy.capabilities.wasm = false;
         let run = select_one(&entry(revision("shop/a", "one")), &proxy, &ProxyFacts::default());
         assert!(matches!(run, Run::Unsupported { .. }));
+    }
+
+    #[test]
+    fn an_envoy_that_is_too_old_for_a_setting_does_not_run_the_plugin() {
+        let mut new = plugin("shop/a");
+        wasm(&mut new).options.allow_on_headers_stop_iteration = Some(true);
+        let mut proxy = proxy("shop");
+        let mut run_on = |version| {
+            proxy.version = version;
+            select_one(&entry(fixtures::run(new.clone(), "one")), &proxy, &ProxyFacts::default())
+        };
+        match run_on(Some(EnvoyVersion::new(1, 34, 1))) {
+            Run::Unsupported { reason } => assert!(reason.ends_with("needs Envoy 1.35, this is 1.34.1"), "{reason}"),
+            other => panic!("{other:?}"),
+        }
+        assert!(matches!(run_on(Some(EnvoyVersion::new(1, 35, 0))), Run::Revision(_)));
+        assert!(matches!(run_on(None), Run::Revision(_)));
     }
 
     #[test]
