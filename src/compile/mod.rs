@@ -95,6 +95,9 @@ pub enum Run {
     Absent,
 }
 
+/// What is said of a plugin that its operator took out.
+pub const DISABLED: &str = "disabled by wasmplane.io/disabled";
+
 /// Identity of a [`Kind`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct KindKey(pub String);

@@ -41,7 +41,8 @@ fn placing(entry: &PluginEntry) -> &Arc<crate::model::Plugin> {
 }
 
 fn run(entry: &PluginEntry, proxy: &Proxy, facts: &ProxyFacts, releases: &[EnvoyVersion]) -> Run {
-    if entry.desired.is_disabled {
+    // A revision that was disabled does not come to life while the module of its successor is fetched.
+    if entry.desired.is_disabled || entry.running.as_ref().is_some_and(|running| running.plugin.is_disabled) {
         return Run::Disabled;
     }
     let Some(running) = &entry.running else {
@@ -131,6 +132,24 @@ mod tests {
         proxy.capabilities.wasm = false;
         let run = select_one(&entry(revision("shop/a", "one")), &proxy, &ProxyFacts::default());
         assert!(matches!(run, Run::Unsupported { .. }));
+    }
+
+    #[test]
+    fn a_disabled_plugin_runs_again_once_its_enabled_successor_is_ready() {
+        let mut off = plugin("shop/a");
+        off.is_disabled = true;
+        let disabled = entry(fixtures::run(off, "one"));
+        let mut fetching = disabled.clone();
+        (fetching.desired, fetching.module) = (Arc::new(plugin("shop/a")), ModuleState::Pending);
+        let enabled = entry(revision("shop/a", "two"));
+        let mut switched_off = enabled.clone();
+        switched_off.desired = disabled.desired.clone();
+        let run = |entry| select_one(entry, &proxy("shop"), &ProxyFacts::default());
+
+        assert!(matches!(run(&disabled), Run::Disabled));
+        assert!(matches!(run(&fetching), Run::Disabled));
+        assert!(matches!(run(&switched_off), Run::Disabled));
+        assert!(matches!(run(&enabled), Run::Revision(_)));
     }
 
     #[test]
