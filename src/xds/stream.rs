@@ -11,8 +11,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use envoy_types::pb::envoy::config::core::v3::Node;
-use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
 use futures::Stream as _;
 use http::HeaderMap;
 use http_body::{Body, Frame};
@@ -23,6 +21,7 @@ use tonic::{Status, Streaming};
 
 use super::delivery::{Outcome, Proofs};
 use super::fleet::{Connection, Fleet, Hello, Service};
+use super::message::{DiscoveryMessage, Head};
 use super::metrics::Metrics;
 use super::node::proxy_of;
 use super::session::{Limits, Protocol, Reaction, Session};
@@ -35,83 +34,6 @@ pub(super) struct Shared {
     pub proofs: Arc<Proofs>,
     pub limits: Limits,
     pub metrics: Metrics,
-}
-
-/// The request messages of the two protocols.
-pub(super) trait DiscoveryMessage: prost::Message + Default + 'static {
-    const PROTOCOL: Protocol;
-    fn node(&self) -> Option<&Node>;
-    fn type_url(&self) -> &str;
-    fn error(&self) -> Option<&str>;
-    /// Whether the client says that it holds something from an earlier stream.
-    fn holds_state(&self) -> bool;
-    fn apply(
-        &self,
-        session: &mut Session,
-        resource_type: ResourceType,
-        snapshot: Option<&Snapshot>,
-        now: std::time::Instant,
-    ) -> Reaction;
-}
-
-impl DiscoveryMessage for DiscoveryRequest {
-    const PROTOCOL: Protocol = Protocol::Sotw;
-
-    fn node(&self) -> Option<&Node> {
-        self.node.as_ref()
-    }
-
-    fn type_url(&self) -> &str {
-        &self.type_url
-    }
-
-    fn error(&self) -> Option<&str> {
-        self.error_detail.as_ref().map(|error| error.message.as_str())
-    }
-
-    fn holds_state(&self) -> bool {
-        !self.version_info.is_empty()
-    }
-
-    fn apply(
-        &self,
-        session: &mut Session,
-        resource_type: ResourceType,
-        snapshot: Option<&Snapshot>,
-        now: std::time::Instant,
-    ) -> Reaction {
-        session.on_sotw_request(resource_type, self, snapshot, now)
-    }
-}
-
-impl DiscoveryMessage for DeltaDiscoveryRequest {
-    const PROTOCOL: Protocol = Protocol::Delta;
-
-    fn node(&self) -> Option<&Node> {
-        self.node.as_ref()
-    }
-
-    fn type_url(&self) -> &str {
-        &self.type_url
-    }
-
-    fn error(&self) -> Option<&str> {
-        self.error_detail.as_ref().map(|error| error.message.as_str())
-    }
-
-    fn holds_state(&self) -> bool {
-        !self.initial_resource_versions.is_empty()
-    }
-
-    fn apply(
-        &self,
-        session: &mut Session,
-        resource_type: ResourceType,
-        snapshot: Option<&Snapshot>,
-        now: std::time::Instant,
-    ) -> Reaction {
-        session.on_delta_request(resource_type, self, snapshot, now)
-    }
 }
 
 /// A client that has introduced itself.
@@ -215,31 +137,23 @@ impl<R: DiscoveryMessage> DiscoveryStream<R> {
     }
 
     fn on_request(&mut self, request: &R) -> Result<(), Status> {
-        let resource_type = match (self.service, request.type_url()) {
-            (Service::Single(own), "") => Some(own),
-            (Service::Single(own), url) if url == own.type_url() => Some(own),
-            (Service::Single(own), url) => {
-                let message = format!("this service serves {}, not {url}", own.type_url());
-                return Err(Status::invalid_argument(message));
-            }
-            (Service::Ads, "") => return Err(Status::invalid_argument("a request on ADS must have a type_url")),
-            (Service::Ads, url) => ResourceType::from_type_url(url),
-        };
+        let head = request.head();
+        let resource_type = self.service.type_of(head.type_url)?;
         if self.client.is_none() {
-            self.client = Some(self.introduce(request)?);
+            self.client = Some(self.introduce(&head)?);
         }
         let Some(client) = &mut self.client else { return Ok(()) };
-        if let Some(node) = request.node().filter(|node| !node.id.is_empty() && node.id != client.node_id) {
+        if let Some(node) = head.node.filter(|node| !node.id.is_empty() && node.id != client.node_id) {
             let message = format!("this stream belongs to node {:?}, not to {:?}", client.node_id, node.id);
             return Err(Status::invalid_argument(message));
         }
         let Some(resource_type) = resource_type else {
             // A type that is not served must not disturb the others (xDS protocol; D36).
-            tracing::debug!(type_url = request.type_url(), node = client.node_id, "type is not served");
+            tracing::debug!(type_url = head.type_url, node = client.node_id, "type is not served");
             return Ok(());
         };
-        if let Some(error) = request.error() {
-            tracing::warn!(node = client.node_id, type_url = resource_type.type_url(), error, "resources rejected");
+        if let Some(error) = head.error {
+            tracing::warn!(node = client.node_id, type_url = head.type_url, error, "resources rejected");
         }
         let now = Instant::now().into_std();
         let reaction = request.apply(&mut client.session, resource_type, client.snapshot.as_deref(), now);
@@ -247,9 +161,9 @@ impl<R: DiscoveryMessage> DiscoveryStream<R> {
         Ok(())
     }
 
-    fn introduce(&self, request: &R) -> Result<Client, Status> {
-        let mut proxy = request
-            .node()
+    fn introduce(&self, head: &Head<'_>) -> Result<Client, Status> {
+        let mut proxy = head
+            .node
             .and_then(proxy_of)
             .ok_or_else(|| Status::invalid_argument("the first request of a stream must carry a node with an id"))?;
         if self.service == Service::Single(ResourceType::Listener) {
@@ -261,7 +175,7 @@ impl<R: DiscoveryMessage> DiscoveryStream<R> {
             proxy,
             service: self.service,
             protocol: R::PROTOCOL,
-            is_new_process: !request.holds_state(),
+            is_new_process: !head.holds_state,
             peer: self.peer,
         });
         Ok(Client {
@@ -291,6 +205,21 @@ impl<R: DiscoveryMessage> DiscoveryStream<R> {
             self.outgoing.extend(wire::frames(R::PROTOCOL, &response));
         }
         self.wake = reaction.wake_at.map(|at| Box::pin(tokio::time::sleep_until(Instant::from_std(at))));
+    }
+}
+
+impl Service {
+    /// The type that a request is about; `None` on ADS for one that is not served.
+    fn type_of(self, type_url: &str) -> Result<Option<ResourceType>, Status> {
+        match (self, type_url) {
+            (Self::Single(own), "") => Ok(Some(own)),
+            (Self::Single(own), url) if url == own.type_url() => Ok(Some(own)),
+            (Self::Single(own), url) => {
+                Err(Status::invalid_argument(format!("this service serves {}, not {url}", own.type_url())))
+            }
+            (Self::Ads, "") => Err(Status::invalid_argument("a request on ADS must have a type_url")),
+            (Self::Ads, url) => Ok(ResourceType::from_type_url(url)),
+        }
     }
 }
 
