@@ -382,3 +382,20 @@ async fn a_plugin_that_fits_no_listener_says_so() {
     let warnings = world.listed("shop/auth").warnings;
     assert!(warnings.iter().any(|warning| warning.contains("match fits no listener of 1 proxies")), "{warnings:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_disabled_plugin_leaves_its_chain_and_says_why() {
+    let mut world = World::new();
+    world.plugin("auth", |_| {}).module("auth", Some("1")).settle();
+    let (stream, served) = world.connect("e1", &[], false);
+    world.accept_all(stream, &served);
+    let listener = served.borrow().as_ref().unwrap().listeners["in"].version.clone();
+
+    world.plugin("auth", |plugin| plugin.is_disabled = true).settle();
+
+    assert_eq!(owners(&served), Vec::<String>::new());
+    assert_eq!(served.borrow().as_ref().unwrap().listeners["in"].version, listener);
+    assert_eq!(world.state("e1", "shop/auth"), (State::StandIn, "disabled by wasmplane.io/disabled".into()));
+    let listed = world.listed("shop/auth");
+    assert_eq!(listed.conditions.iter().find(|it| it.r#type == "Programmed").unwrap().reason, "Disabled");
+}

@@ -5,9 +5,11 @@
 
 mod check;
 mod envoy;
+mod refusal;
+mod rules;
 mod suggestion;
 
-pub use envoy::{InvalidMessage, Violation, from_json, to_json, violations};
+pub use envoy::{InvalidMessage, Violation, from_json, refusals, to_json, violations};
 pub use suggestion::did_you_mean;
 
 /// The admin API, generated from `proto/wasmplane/admin/v1/admin.proto`.

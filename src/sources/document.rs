@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::annotations::{self, Subject};
 use super::fields::{Field, Object};
 use super::names::{is_dns_label, is_dns_subdomain};
 use super::report::Report;
 use super::yaml::{Key, Node, Place, Value};
-use super::{Finding, proxy_template, wasm_plugin};
+use super::{Finding, proxy_template, traffic_extension, wasm_plugin};
 use crate::model::{Plugin, PluginId, PluginKind, ProxyTemplate, TemplateId};
 use crate::protobuf::did_you_mean;
 
@@ -51,7 +52,7 @@ const GROUPS: [&str; 4] = ["extensions.istio.io", "maistra.io", "extension.tsb.t
 /// Each kind of ours: group, version, kind, and what it is read as.
 const KINDS: [(&str, &str, &str, Kind); 6] = [
     ("extensions.istio.io", "v1alpha1", "WasmPlugin", Kind::WasmPlugin),
-    ("extensions.istio.io", "v1alpha1", "TrafficExtension", Kind::NotYet(Some(PluginKind::TrafficExtension))),
+    ("extensions.istio.io", "v1alpha1", "TrafficExtension", Kind::TrafficExtension),
     ("maistra.io", "v1", "ServiceMeshExtension", Kind::NotYet(Some(PluginKind::ServiceMeshExtension))),
     ("maistra.io", "v1alpha1", "ServiceMeshExtension", Kind::NotYet(Some(PluginKind::ServiceMeshExtension))),
     ("extension.tsb.tetrate.io", "v2", "WasmExtension", Kind::NotYet(None)),
@@ -61,6 +62,7 @@ const KINDS: [(&str, &str, &str, Kind); 6] = [
 #[derive(Clone, Copy)]
 enum Kind {
     WasmPlugin,
+    TrafficExtension,
     ProxyTemplate,
     /// Known, and read by a later version.
     NotYet(Option<PluginKind>),
@@ -146,7 +148,8 @@ fn ours(file: &Path, document: &Node, (group, version, kind): (&str, &str, &str)
     };
     match known {
         Kind::NotYet(plugin_kind) => not_yet(document, kind, *plugin_kind, report),
-        Kind::WasmPlugin => wasm_plugin(document, report),
+        Kind::WasmPlugin => plugin(document, PluginKind::WasmPlugin, wasm_plugin::read, report),
+        Kind::TrafficExtension => plugin(document, PluginKind::TrafficExtension, traffic_extension::read, report),
         Kind::ProxyTemplate => proxy_template(document, report),
     }
 }
@@ -161,13 +164,16 @@ fn not_yet(document: &Node, kind: &str, plugin_kind: Option<PluginKind>, mut rep
     Declaration::new(document, Some(Identity::Unread(resource)), None, report)
 }
 
-fn wasm_plugin(document: &Node, mut report: Report<'_>) -> Declaration {
-    let Some((metadata, spec)) = envelope(document, "WasmPlugin", &mut report) else {
+/// How the `spec` of a plugin is read.
+type Reader = fn(&PluginId, &Metadata<'_>, &Field<'_>, &mut Report<'_>) -> Option<Plugin>;
+
+fn plugin(document: &Node, kind: PluginKind, read: Reader, mut report: Report<'_>) -> Declaration {
+    let Some((metadata, spec)) = envelope(document, kind.kind(), &mut report) else {
         return Declaration::new(document, None, None, report);
     };
-    let id = PluginId::new(PluginKind::WasmPlugin, metadata.namespace, metadata.name);
-    report.name(format!("WasmPlugin {id}"), Some(id.clone()));
-    let plugin = spec.and_then(|spec| wasm_plugin::read(&id, metadata.created, &spec, &mut report));
+    let id = PluginId::new(kind, metadata.namespace, metadata.name);
+    report.name(format!("{} {}/{}", kind.kind(), id.namespace, id.name), Some(id.clone()));
+    let plugin = spec.and_then(|spec| read(&id, &metadata, &spec, &mut report));
     Declaration::new(document, Some(Identity::Plugin(id)), plugin.map(|plugin| Content::Plugin(plugin.into())), report)
 }
 
@@ -176,15 +182,17 @@ fn proxy_template(document: &Node, mut report: Report<'_>) -> Declaration {
         return Declaration::new(document, None, None, report);
     };
     let id = TemplateId { namespace: metadata.namespace.into(), name: metadata.name.into() };
+    annotations::read(metadata.annotations.as_ref(), Subject::ProxyTemplate, &mut report);
     let template = spec.and_then(|spec| proxy_template::read(&id, metadata.created, &spec, &mut report));
     let content = template.map(|template| Content::Template(template.into()));
     Declaration::new(document, Some(Identity::Template(id)), content, report)
 }
 
-struct Metadata<'n> {
-    namespace: &'n str,
-    name: &'n str,
-    created: Option<Timestamp>,
+pub(super) struct Metadata<'n> {
+    pub namespace: &'n str,
+    pub name: &'n str,
+    pub created: Option<Timestamp>,
+    pub annotations: Option<Object<'n>>,
 }
 
 /// Metadata and `spec`. `None` where the document does not say who it is.
@@ -227,6 +235,7 @@ fn metadata<'n>(root: &Object<'n>, report: &mut Report<'_>) -> Option<Metadata<'
     for key in ["labels", "annotations"] {
         metadata.get(key).and_then(|field| field.text_map(report));
     }
+    let annotations = metadata.get("annotations").and_then(|field| field.as_object());
     let created = metadata.get("creationTimestamp").and_then(|field| timestamp(&field, report));
     let ((name_field, name), namespace_text) = (name?, namespace_text?);
     if !is_dns_subdomain(name) {
@@ -237,7 +246,7 @@ fn metadata<'n>(root: &Object<'n>, report: &mut Report<'_>) -> Option<Metadata<'
         report.fault("metadata.namespace", format!("\"{namespace_text}\" is no DNS label (a-z, 0-9 and \"-\")"));
         return None;
     }
-    Some(Metadata { namespace: namespace_text, name, created })
+    Some(Metadata { namespace: namespace_text, name, created, annotations })
 }
 
 fn timestamp(field: &Field<'_>, report: &mut Report<'_>) -> Option<Timestamp> {

@@ -7,8 +7,9 @@
 //! disk ─ listing ─ scanner ─┐            which files there are, which are ready to be read
 //! inotify ─ inbox ──────────┴─ directory  when to look; publishes what became of it
 //!   bytes ─ manifest ─ yaml               a file's text as trees that know their lines
-//!     document ─ wasm_plugin              a tree as a resource, field by field (fields, report),
-//!              └ proxy_template ─ native  with every fault of it at once
+//!     document ┬ wasm_plugin              a tree as a resource, field by field (fields, report),
+//!              ├ traffic_extension        with every fault of it at once
+//!              └ proxy_template ─ native
 //!   memory ─ merge                        the last good content of each file, made one
 //! ```
 //!
@@ -16,6 +17,7 @@
 //! or cannot be looked at keeps its last good content and is reported. Only a deleted file deletes, or a document that
 //! is gone from a sound file; a `--config` folder that vanishes as a whole deletes nothing.
 
+mod annotations;
 mod directory;
 #[cfg(test)]
 mod directory_tests;
@@ -34,9 +36,12 @@ mod native;
 mod proxy_template;
 mod report;
 mod scanner;
+mod traffic;
+mod traffic_extension;
 #[cfg(test)]
 mod vectors;
 mod vm_config;
+mod wasm_block;
 mod wasm_plugin;
 mod workload;
 mod yaml;

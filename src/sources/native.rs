@@ -1,12 +1,12 @@
 //! The native form of a ProxyTemplate: Envoy's own resources in Envoy's own JSON or YAML, turned into messages.
 //!
-//! An unknown field is refused by its path, at any depth. Whether Envoy would take the message is another question.
+//! An unknown field is refused by its path, at any depth, and so is what breaks Envoy's own field rules.
 
 use super::fields::{Field, Object};
 use super::proxy_template::Names;
 use super::report::Report;
 use crate::model::{NativeKind, NativeResource};
-use crate::protobuf::{from_json, violations};
+use crate::protobuf::{Violation, from_json, refusals, violations};
 
 /// The four lists: the kind, its field, its message, and the fields that may hold its name.
 const LISTS: [(NativeKind, &str, &str, [&str; 2]); 4] = [
@@ -66,18 +66,22 @@ fn resource(
         address(&object, report);
     }
     let json = field.node.to_json();
-    let message = from_json(message, &json).map_err(|first| {
-        let all = violations(message, &json);
-        for violation in if all.is_empty() { vec![first.violation] } else { all } {
-            let separator = if violation.path.is_empty() { "" } else { "." };
-            let path = format!("{}{separator}{}", field.path, violation.path);
-            // A name that is no text was told of already.
-            if !report.has_fault(&path) {
-                report.fault(&path, violation.reason);
-            }
+    let encoded = from_json(message, &json);
+    let found = match &encoded {
+        Ok(_) => refusals(message, &json),
+        Err(first) => {
+            Some(violations(message, &json)).filter(|all| !all.is_empty()).unwrap_or(vec![first.violation.clone()])
         }
-    });
-    Some(NativeResource { kind, name: name?, message: message.ok()? })
+    };
+    for Violation { path, reason } in found {
+        let separator = if path.is_empty() { "" } else { "." };
+        let path = format!("{}{separator}{path}", field.path);
+        // What is wrong with a name was told of already.
+        if !report.has_fault(&path) {
+            report.fault(&path, reason);
+        }
+    }
+    Some(NativeResource { kind, name: name?, message: encoded.ok()? })
 }
 
 fn address(listener: &Object<'_>, report: &mut Report<'_>) {

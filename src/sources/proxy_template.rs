@@ -252,6 +252,13 @@ mod tests {
     }
 
     #[test]
+    fn a_large_realistic_configuration_breaks_no_rule() {
+        let spec = include_str!("native_tests.yaml");
+        let kinds: Vec<_> = template(spec).native.iter().map(|resource| resource.kind).collect();
+        assert_eq!(kinds.len(), 12);
+    }
+
+    #[test]
     fn native_names_are_required_unique_and_not_ours_and_a_listener_needs_an_address() {
         let spec = "  listeners: [{name: l, direction: INBOUND, port: 1, protocol: TCP}]\n  envoy:\n    \
                     listeners: [{name: l, address: {}}, {name: m}, {address: {}}, {name: o, internal_listener: {}}]\n    \
@@ -261,8 +268,10 @@ mod tests {
             [
                 "9 spec.envoy.routers: unknown field, did you mean \"routes\"?",
                 "7 spec.envoy.listeners[0].name: another listener of this template has the name \"l\"",
+                "7 spec.envoy.listeners[0].address: address is required: one of socket_address, pipe, envoy_internal_address",
                 "7 spec.envoy.listeners[1].address: is required",
                 "7 spec.envoy.listeners[2].name: is required",
+                "7 spec.envoy.listeners[2].address: address is required: one of socket_address, pipe, envoy_internal_address",
                 "8 spec.envoy.clusters[0].name: \"wasmplane/l\" begins with wasmplane/, which is reserved",
             ]
         );

@@ -5,6 +5,7 @@
 mod ads;
 mod architecture;
 mod compile_golden;
+mod examples;
 mod listener_bytes;
 mod real_bootstraps;
 mod real_fleet;
@@ -15,6 +16,7 @@ mod real_program;
 mod real_refusals;
 mod real_restart;
 mod real_trouble;
+mod real_wasmplugin;
 mod support;
 mod support_selftest;
 mod vectors;
