@@ -18,6 +18,7 @@ mod lua;
 mod matches;
 mod merge;
 mod names;
+mod options;
 mod order;
 mod plan;
 mod select;
@@ -30,6 +31,7 @@ mod tests;
 mod type_urls;
 mod wasm;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use applies::{Reason, applies, template_applies};
@@ -94,6 +96,9 @@ pub enum Run {
     Absent,
 }
 
+/// What is said of a plugin that its operator took out.
+pub const DISABLED: &str = "disabled by wasmplane.io/disabled";
+
 /// Identity of a [`Kind`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct KindKey(pub String);
@@ -104,6 +109,8 @@ pub struct Compiled {
     pub snapshot: Arc<Snapshot>,
     /// One per plugin of the kind, in order.
     pub plugins: Vec<Carried>,
+    /// The carriers of all plugins, each once.
+    pub carriers: BTreeMap<(ResourceType, String), Version>,
     pub problems: Vec<Problem>,
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::blame::blame;
 use super::status::{PluginState, StateKind};
-use crate::compile::{Carried, Compiled, Run};
+use crate::compile::{Carried, Compiled, DISABLED, Run};
 use crate::model::{PluginId, Revision};
 use crate::snapshot::{Resource, ResourceType};
 use crate::xds::{Delivery, Outcome};
@@ -84,18 +84,24 @@ impl Progress {
 
     /// Whether every resource that carries a plugin here was acknowledged.
     pub fn is_settled(&self) -> bool {
-        let carried = self.expected.iter().flat_map(|compiled| &compiled.plugins);
-        carried.into_iter().all(|carried| self.holds(carried))
+        let Some(compiled) = &self.expected else { return true };
+        // Asked after every answer: both are in order, so that one walk finds all.
+        let mut accepted = self.accepted.iter();
+        compiled.carriers.iter().all(|(carrier, version)| {
+            accepted
+                .find(|(name, _)| *name >= carrier)
+                .is_some_and(|(name, resource)| name == carrier && resource.version == *version)
+        })
     }
 
     /// The state of a plugin that is to run here. `desired` is the revision that the operator wants, where it is known.
     pub fn state(&self, carried: &Carried, desired: Option<Revision>) -> PluginState {
         let refused = desired.and_then(|desired| self.refusal(&carried.plugin, desired));
         let (kind, message) = match &carried.run {
+            Run::Disabled => (StateKind::StandIn, DISABLED.to_owned()),
             _ if refused.is_some() => (StateKind::Rejected, refused.unwrap_or_default().to_owned()),
             Run::Unsupported { reason } => (StateKind::Unsupported, reason.clone()),
             Run::StandIn { reason } => (StateKind::StandIn, reason.clone()),
-            Run::Disabled => (StateKind::StandIn, "disabled by its operator".to_owned()),
             Run::Absent => (StateKind::NotLoaded, String::new()),
             Run::Revision(_) | Run::LastGood(_) if self.holds(carried) => (StateKind::Programmed, String::new()),
             Run::Revision(_) | Run::LastGood(_) => (StateKind::Pending, self.awaited(carried)),
