@@ -19,7 +19,7 @@ use crate::compile::{Compiled, Kind, KindKey, Run, compile, select};
 use crate::model::{ModuleRef, ModuleState, PluginId, ProxyTemplate, Revision, TemplateId};
 use crate::modules::{NotesByModule, releases};
 use crate::snapshot::{ResourceType, Version};
-use crate::sources::Loaded;
+use crate::sources::{Finding, Loaded, cross_check};
 use crate::xds::{Delivery, Outcome, Report};
 
 /// How long proxies wait for modules: all of them after the control plane's start, so that none of them is told to do
@@ -31,6 +31,8 @@ pub const MODULES_WITHIN: Duration = Duration::from_secs(10);
 pub struct Reconciler {
     pub(super) root_namespace: String,
     pub(super) loaded: Arc<Loaded>,
+    /// What the resources mean together that none of them shows alone.
+    pub(super) together: Vec<Finding>,
     pub(super) table: PluginTable,
     pub(super) proxies: Proxies,
     modules: Arc<BTreeMap<ModuleRef, ModuleState>>,
@@ -56,6 +58,7 @@ impl Reconciler {
         Self {
             root_namespace,
             loaded: Arc::default(),
+            together: Vec::new(),
             table: PluginTable::recall(memory.take_plugins()),
             proxies: Proxies::default(),
             modules: Arc::default(),
@@ -94,6 +97,7 @@ impl Reconciler {
             self.touched.extend(self.proxies.touched_by_template(&template, &self.root_namespace));
         }
         self.memory.keep_sources(&loaded);
+        self.together = cross_check(&loaded, &self.root_namespace);
         self.loaded = loaded;
         self.table.wanted()
     }
