@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-use prost::Message as _;
+use prost::{Message as _, encoding};
 use prost_types::FileDescriptorSet;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -19,17 +19,54 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out.join("admin.fds"), admin.encode_to_vec())?;
     tonic_prost_build::configure().build_transport(false).compile_fds(admin)?;
 
-    let mut envoy = envoy_descriptors()?;
-    let typed_structs =
+    let mut typed_structs =
         protox::compile(["xds/type/v3/typed_struct.proto", "udpa/type/v1/typed_struct.proto"], ["proto"])?;
-    envoy.file.extend(typed_structs.file.into_iter().filter(|file| file.name().ends_with("typed_struct.proto")));
-    for file in &mut envoy.file {
-        // Comments are four fifths of the set and nobody asks for them.
-        file.source_code_info = None;
-    }
-    fs::write(out.join("discovery.fds"), closure(&envoy, &DISCOVERY).encode_to_vec())?;
-    fs::write(out.join("envoy.fds"), envoy.encode_to_vec())?;
+    typed_structs.file.retain(|file| file.name().ends_with("typed_struct.proto"));
+    let mut envoy = without_comments(&envoy_descriptors()?)?;
+    // Two sets, one after the other, are one set.
+    envoy.extend(typed_structs.encode_to_vec());
+    let decoded = FileDescriptorSet::decode(&envoy[..])?;
+    fs::write(out.join("discovery.fds"), closure(&decoded, &DISCOVERY).encode_to_vec())?;
+    fs::write(out.join("envoy.fds"), envoy)?;
     Ok(())
+}
+
+/// Comments are four fifths of the set and nobody asks for them. Decoding and encoding the set would lose Envoy's field
+/// rules as well, which are extensions, so its bytes are taken apart.
+fn without_comments(set: &[u8]) -> Result<Vec<u8>, Box<dyn Error>> {
+    // FileDescriptorSet: file = 1. FileDescriptorProto: source_code_info = 9.
+    let mut out = Vec::new();
+    for (_, file) in fields(set)? {
+        let payload = length_delimited(file)?;
+        let kept: Vec<u8> =
+            fields(payload)?.into_iter().filter(|(tag, _)| *tag != 9).flat_map(|(_, field)| field.to_vec()).collect();
+        encoding::bytes::encode(1, &kept, &mut out);
+    }
+    Ok(out)
+}
+
+/// A field's number, and its bytes with the key.
+type EncodedField<'a> = (u32, &'a [u8]);
+
+/// The fields of an encoded message.
+fn fields(message: &[u8]) -> Result<Vec<EncodedField<'_>>, Box<dyn Error>> {
+    let mut rest = message;
+    let mut fields = Vec::new();
+    while !rest.is_empty() {
+        let whole = rest;
+        let (tag, wire_type) = encoding::decode_key(&mut rest)?;
+        encoding::skip_field(wire_type, tag, &mut rest, encoding::DecodeContext::default())?;
+        fields.push((tag, &whole[..whole.len() - rest.len()]));
+    }
+    Ok(fields)
+}
+
+/// What is in a field whose value is a message.
+fn length_delimited(field: &[u8]) -> Result<&[u8], Box<dyn Error>> {
+    let mut rest = field;
+    encoding::decode_key(&mut rest)?;
+    encoding::decode_varint(&mut rest)?;
+    Ok(rest)
 }
 
 /// The services that wasmplane serves, for gRPC reflection.
@@ -57,10 +94,9 @@ fn closure(set: &FileDescriptorSet, roots: &[&str]) -> FileDescriptorSet {
 }
 
 /// The crate ships the descriptors of all it was generated from, but does not export them.
-fn envoy_descriptors() -> Result<FileDescriptorSet, Box<dyn Error>> {
+fn envoy_descriptors() -> Result<Vec<u8>, Box<dyn Error>> {
     let path = envoy_types_dir()?.join("src/generated/types.bin");
-    let bytes = fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
-    Ok(FileDescriptorSet::decode(&bytes[..])?)
+    Ok(fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?)
 }
 
 fn envoy_types_dir() -> Result<PathBuf, Box<dyn Error>> {

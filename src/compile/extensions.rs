@@ -11,7 +11,7 @@ use dashmap::DashMap;
 
 use super::content::{Content, chain, rbac};
 use super::{Kind, Member, Run, lua, names, wasm};
-use crate::model::{PluginId, PluginRevision, PluginType, Position, Program, WithoutConfig};
+use crate::model::{Plugin, PluginId, PluginRevision, PluginType, Position, Program, WithoutConfig};
 use crate::snapshot::{Extension, Extensions, Resource};
 
 /// All that the extensions of one kind of proxy are made of.
@@ -64,16 +64,16 @@ impl Catalog {
 
     fn chain(&self, name: &str, listener: &str, positions: &RangeInclusive<Position>) -> Extension {
         match self.listeners.get(listener) {
-            Some(plugins) => self.keep(name, || self.gap(name, plugins, positions)),
+            Some(plugins) => self.keep(name, || self.gap(name, plugins, |it| positions.contains(&it.position))),
             None => Extension::PassThrough(Arc::new(chain(Vec::new()).into_resource(name))),
         }
     }
 
-    fn gap(&self, name: &str, on: &HttpPlugins, positions: &RangeInclusive<Position>) -> Resource {
+    fn gap(&self, name: &str, on: &HttpPlugins, is_in: impl Fn(&Plugin) -> bool) -> Resource {
         let members = on
             .plugins
             .iter()
-            .filter(|index| positions.contains(&self.plugins[**index].plugin.position))
+            .filter(|index| is_in(&self.plugins[**index].plugin))
             .filter_map(|index| Some((self.plugins[*index].plugin.id.to_string(), self.member(*index)?)));
         let stand_in = match on.without_config {
             WithoutConfig::Deny => rbac(PluginType::Http, false),
@@ -131,6 +131,12 @@ impl Extensions for Catalog {
         let (id, plugin_type) = PluginId::from_extension_name(name)?;
         let is_ours = id.namespace == self.namespace || id.namespace == self.root_namespace;
         is_ours.then(|| self.plugin(name, id, plugin_type)).flatten()
+    }
+
+    fn resolve_with(&self, name: &str, owners: &[&str]) -> Option<Arc<Resource>> {
+        let (listener, positions) = names::parse_chain(name)?;
+        let is_in = |it: &Plugin| positions.contains(&it.position) || owners.contains(&&*it.id.to_string());
+        Some(Arc::new(self.gap(name, self.listeners.get(listener)?, is_in)))
     }
 }
 

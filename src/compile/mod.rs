@@ -18,6 +18,7 @@ mod lua;
 mod matches;
 mod merge;
 mod names;
+mod options;
 mod order;
 mod plan;
 mod select;
@@ -94,6 +95,9 @@ pub enum Run {
     /// No module yet, and the proxy was running before: nothing of it anywhere.
     Absent,
 }
+
+/// What is said of a plugin that its operator took out.
+pub const DISABLED: &str = "disabled by wasmplane.io/disabled";
 
 /// Identity of a [`Kind`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::applies::{applies, template_applies};
-use super::{Kind, Member, Run, order};
+use super::{Kind, Member, Run, options, order};
 use crate::model::{Code, EnvoyVersion, PluginEntry, PluginRevision, Proxy, ProxyFacts, ProxyTemplate};
 
 /// Sorts `proxy` into its kind. `releases` are the Envoy releases that modules were judged for, oldest first.
@@ -41,7 +41,8 @@ fn placing(entry: &PluginEntry) -> &Arc<crate::model::Plugin> {
 }
 
 fn run(entry: &PluginEntry, proxy: &Proxy, facts: &ProxyFacts, releases: &[EnvoyVersion]) -> Run {
-    if entry.desired.is_disabled {
+    // A revision that was disabled does not come to life while the module of its successor is fetched.
+    if entry.desired.is_disabled || entry.running.as_ref().is_some_and(|running| running.plugin.is_disabled) {
         return Run::Disabled;
     }
     let Some(running) = &entry.running else {
@@ -54,7 +55,7 @@ fn run(entry: &PluginEntry, proxy: &Proxy, facts: &ProxyFacts, releases: &[Envoy
         return Run::Unsupported { reason: "this Envoy has no Wasm runtime (envoy.wasm.runtime.v8)".into() };
     }
     if let Some(reason) = refusal(running, proxy, releases) {
-        return Run::Unsupported { reason: reason.to_owned() };
+        return Run::Unsupported { reason };
     }
     let is_refused = |revision: &PluginRevision| facts.refused.contains(&(revision.id().clone(), revision.revision));
     if !is_refused(running) {
@@ -73,17 +74,20 @@ fn run(entry: &PluginEntry, proxy: &Proxy, facts: &ProxyFacts, releases: &[Envoy
     }
 }
 
-fn refusal<'a>(revision: &'a PluginRevision, proxy: &Proxy, releases: &[EnvoyVersion]) -> Option<&'a str> {
-    match &revision.code {
-        Code::Module(module) => module.refusal_by(proxy.version, releases),
+/// Why this Envoy cannot run the revision: its settings are too new for it, or its module does not fit.
+fn refusal(revision: &PluginRevision, proxy: &Proxy, releases: &[EnvoyVersion]) -> Option<String> {
+    let too_old = revision.plugin.wasm().and_then(|program| options::too_old(&program.options, proxy.version));
+    too_old.or_else(|| match &revision.code {
+        Code::Module(module) => module.refusal_by(proxy.version, releases).map(str::to_owned),
         Code::OnProxy(_) | Code::InSpecification => None,
-    }
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compile::fixtures::{entry, proxy, revision, template};
+    use crate::compile::fixtures;
+    use crate::compile::fixtures::{entry, plugin, proxy, revision, template, wasm};
     use crate::model::{ModuleState, PluginId, PluginKind};
 
     fn select_one(entry: &PluginEntry, proxy: &Proxy, facts: &ProxyFacts) -> Run {
@@ -128,6 +132,41 @@ mod tests {
         proxy.capabilities.wasm = false;
         let run = select_one(&entry(revision("shop/a", "one")), &proxy, &ProxyFacts::default());
         assert!(matches!(run, Run::Unsupported { .. }));
+    }
+
+    #[test]
+    fn a_disabled_plugin_runs_again_once_its_enabled_successor_is_ready() {
+        let mut off = plugin("shop/a");
+        off.is_disabled = true;
+        let disabled = entry(fixtures::run(off, "one"));
+        let mut fetching = disabled.clone();
+        (fetching.desired, fetching.module) = (Arc::new(plugin("shop/a")), ModuleState::Pending);
+        let enabled = entry(revision("shop/a", "two"));
+        let mut switched_off = enabled.clone();
+        switched_off.desired = disabled.desired.clone();
+        let run = |entry| select_one(entry, &proxy("shop"), &ProxyFacts::default());
+
+        assert!(matches!(run(&disabled), Run::Disabled));
+        assert!(matches!(run(&fetching), Run::Disabled));
+        assert!(matches!(run(&switched_off), Run::Disabled));
+        assert!(matches!(run(&enabled), Run::Revision(_)));
+    }
+
+    #[test]
+    fn an_envoy_that_is_too_old_for_a_setting_does_not_run_the_plugin() {
+        let mut new = plugin("shop/a");
+        wasm(&mut new).options.allow_on_headers_stop_iteration = Some(true);
+        let mut proxy = proxy("shop");
+        let mut run_on = |version| {
+            proxy.version = version;
+            select_one(&entry(fixtures::run(new.clone(), "one")), &proxy, &ProxyFacts::default())
+        };
+        match run_on(Some(EnvoyVersion::new(1, 34, 1))) {
+            Run::Unsupported { reason } => assert!(reason.ends_with("needs Envoy 1.35, this is 1.34.1"), "{reason}"),
+            other => panic!("{other:?}"),
+        }
+        assert!(matches!(run_on(Some(EnvoyVersion::new(1, 35, 0))), Run::Revision(_)));
+        assert!(matches!(run_on(None), Run::Revision(_)));
     }
 
     #[test]

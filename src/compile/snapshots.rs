@@ -68,12 +68,13 @@ fn filling(kind: &Kind, listener: &MergedListener, plan: &Plan) -> Filling {
     Filling { http, network: stubs(&plan.network) }
 }
 
-/// The filter of a plugin of its own. It stays through a stand-in, so that the listener does not change with it.
+/// The filter of a plugin of its own. It stays through a stand-in and while the plugin is disabled, so that the listener
+/// does not change with it.
 fn stub(kind: &Kind, member: &Member) -> Option<(Position, Stub)> {
-    let has_wasm = kind.capabilities.wasm;
-    let is_out = !has_wasm && !member.is_running() && member.is_open();
-    let is_nothing = matches!(member.run, Run::Absent) || is_out;
-    (!is_nothing).then(|| (member.plugin.position, Stub::plugin(&member.plugin, has_wasm)))
+    let (plugin, has_wasm) = (&member.plugin, kind.capabilities.wasm);
+    let is_left_out = !has_wasm && plugin.wasm().is_some() && plugin.fail_strategy.is_open();
+    let is_nothing = matches!(member.run, Run::Absent) || is_left_out;
+    (!is_nothing).then(|| (plugin.position, Stub::plugin(plugin, has_wasm)))
 }
 
 /// Without a template nothing says which listener has which port and direction.

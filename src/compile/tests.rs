@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use super::fixtures::{kind, listener, plugin, revision, run, template};
 use super::{Compiled, Run, compile, type_urls};
 use crate::model::{
-    Capabilities, FailStrategy, ListenerProtocol, NativeKind, NativeResource, PluginRevision, PluginType, Position,
-    ProxyTemplate,
+    Capabilities, Code, FailStrategy, ListenerProtocol, LuaProgram, NativeKind, NativeResource, PluginRevision,
+    PluginType, Position, Program, ProxyTemplate,
 };
 use crate::protobuf::{from_json, to_json};
 use crate::snapshot::{Extension, Resource, ResourceType};
@@ -215,6 +215,43 @@ fn stand_ins_and_absent_plugins_in_a_chain() {
     assert!(compiled.plugins[2].carriers.is_empty());
     let absent = "extensions.istio.io/wasmplugin/shop.absent";
     assert!(compiled.snapshot.extensions.resolve(absent).is_none());
+}
+
+#[test]
+fn disabling_a_plugin_changes_no_listener_in_any_mode_and_lets_traffic_pass() {
+    let mut open = plugin("shop/open");
+    open.fail_strategy = FailStrategy::FailOpen;
+    let mut script = plugin("shop/script");
+    script.program = Program::Lua(LuaProgram { source: "function envoy_on_request(handle) end".into() });
+    let script = Arc::new(PluginRevision::new(Arc::new(script), Code::InSpecification));
+    let revisions = vec![
+        http("shop/closed", Position::PreAuthN),
+        run(open, "m"),
+        script,
+        network("shop/net", Position::BeforeRouter),
+    ];
+    for (chain, wasm) in [(true, true), (false, true), (false, false), (true, false)] {
+        let mut on = kind(vec![short(ListenerProtocol::Http)], revisions.clone());
+        on.capabilities = Capabilities { chain, wasm };
+        for member in &mut on.plugins {
+            if !wasm && member.plugin.wasm().is_some() {
+                member.run = Run::Unsupported { reason: "no V8".into() };
+            }
+        }
+        let mut off = on.clone();
+        for member in &mut off.plugins {
+            member.run = Run::Disabled;
+        }
+        let (on, off) = (compile(&on), compile(&off));
+
+        assert_eq!(on.snapshot.listeners["l"].version, off.snapshot.listeners["l"].version, "{chain} {wasm}");
+        for (kind, name) in &off.snapshot.listeners["l"].references {
+            if *kind == ResourceType::ExtensionConfig {
+                assert_eq!(typed_config(&extension(&off, name)).get("rules"), None, "{name}");
+                assert_eq!(members(&extension(&off, name)), [""; 0], "{name}");
+            }
+        }
+    }
 }
 
 #[test]

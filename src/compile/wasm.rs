@@ -122,7 +122,12 @@ fn vm_source(revision: &PluginRevision, program: &WasmProgram) -> Value {
         })
         .collect();
     // Up to 1.39 Envoy keeps a VM's old restriction as long as its id stays the same (lab, rv1).
-    json!({"code": code, "env": env, "allowed_capabilities": program.options.allowed_capabilities})
+    let mut source = json!({"code": code, "env": env, "allowed_capabilities": program.options.allowed_capabilities});
+    // And 1.36.4 what StopIteration means there. Absent is no field, so that other plugins keep the id that they had.
+    if let Some(is_allowed) = program.options.allow_on_headers_stop_iteration {
+        source["allow_on_headers_stop_iteration"] = is_allowed.into();
+    }
+    source
 }
 
 /// Each plugin has a VM of its own, and a new one when what the VM is made of changes.
@@ -272,8 +277,11 @@ mod tests {
         let mut with_env = full();
         wasm(&mut with_env).env.pop();
         assert!(base.starts_with("shop/auth@"), "{base}");
+        let mut stopping = full();
+        wasm(&mut stopping).options.allow_on_headers_stop_iteration = Some(true);
         assert_eq!(id_of(&run(configured, "one")), base);
         assert_ne!(id_of(&run(with_env, "one")), base);
+        assert_ne!(id_of(&run(stopping, "one")), base);
         assert_ne!(id_of(&run(full(), "two")), base);
     }
 }

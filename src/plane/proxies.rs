@@ -3,6 +3,7 @@
 //! Pure. One writer: the reconciler.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -61,7 +62,7 @@ pub struct Proxies {
     streams: HashMap<StreamId, ProxyKey>,
     by_namespace: HashMap<String, HashSet<ProxyKey>>,
     by_label: HashMap<(String, String), HashSet<ProxyKey>>,
-    by_node_id: HashMap<String, BTreeSet<ProxyKey>>,
+    by_node_id: HashMap<String, HashSet<ProxyKey>>,
     next_key: u64,
 }
 
@@ -121,7 +122,7 @@ impl Proxies {
         key
     }
 
-    /// Live proxies with that node id, in the order in which they came.
+    /// Live proxies with that node id.
     fn namesakes(&self, node_id: &str) -> impl Iterator<Item = (ProxyKey, &Connected)> {
         let keys = self.by_node_id.get(node_id).into_iter().flatten();
         keys.filter_map(|key| Some((*key, self.proxies.get(key)?)))
@@ -159,33 +160,21 @@ impl Proxies {
         key
     }
 
-    /// Removes a stream, and its proxy with the last one.
-    pub fn disconnect(&mut self, stream: StreamId) {
-        let Some(key) = self.streams.remove(&stream) else { return };
-        let Some(connected) = self.proxies.get_mut(&key) else { return };
+    /// Removes a stream, and its proxy with the last one, which is returned.
+    pub fn disconnect(&mut self, stream: StreamId) -> Option<Connected> {
+        let key = self.streams.remove(&stream)?;
+        let connected = self.proxies.get_mut(&key)?;
         connected.streams.remove(&stream);
         if !connected.streams.is_empty() {
-            return;
+            return None;
         }
-        let Some(connected) = self.proxies.remove(&key) else { return };
-        if let Some(namesakes) = self.by_node_id.get_mut(&connected.proxy.node_id) {
-            namesakes.remove(&key);
-            if namesakes.is_empty() {
-                self.by_node_id.remove(&connected.proxy.node_id);
-            }
+        let connected = self.proxies.remove(&key)?;
+        leave(&mut self.by_node_id, &connected.proxy.node_id, key);
+        leave(&mut self.by_namespace, &connected.proxy.namespace, key);
+        for (label, value) in &connected.proxy.labels {
+            leave(&mut self.by_label, &(label.clone(), value.clone()), key);
         }
-        if let Some(others) = self.by_namespace.get_mut(&connected.proxy.namespace) {
-            others.remove(&key);
-        }
-        for (label, value) in connected.proxy.labels {
-            let label = (label, value);
-            if let Some(others) = self.by_label.get_mut(&label) {
-                others.remove(&key);
-                if others.is_empty() {
-                    self.by_label.remove(&label);
-                }
-            }
-        }
+        Some(connected)
     }
 
     /// Proxies that a plugin can concern. A superset: selection decides.
@@ -238,6 +227,15 @@ impl GroupKey {
             capabilities: proxy.capabilities,
             version: proxy.version,
             facts: facts.clone(),
+        }
+    }
+}
+
+fn leave<K: Eq + Hash>(index: &mut HashMap<K, HashSet<ProxyKey>>, entry: &K, key: ProxyKey) {
+    if let Some(members) = index.get_mut(entry) {
+        members.remove(&key);
+        if members.is_empty() {
+            index.remove(entry);
         }
     }
 }

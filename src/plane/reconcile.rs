@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::fleet::Arrival;
+use super::memory::Memory;
 use super::proxies::{GroupKey, Proxies, ProxyKey};
 use super::pushes::Pushes;
 use super::refusals::Refusals;
@@ -35,6 +36,7 @@ pub struct Reconciler {
     modules: Arc<BTreeMap<ModuleRef, ModuleState>>,
     pub(super) notes: NotesByModule,
     refusals: Refusals,
+    memory: Memory,
     kinds: HashMap<KindKey, Weak<Compiled>>,
     /// ECDS resources whose plugins are in the table as good; until the table changes.
     proven: HashSet<Version>,
@@ -50,15 +52,16 @@ pub struct Reconciler {
 }
 
 impl Reconciler {
-    pub fn new(root_namespace: String, refusals: Refusals, pushes: Pushes) -> Self {
+    pub fn new(root_namespace: String, refusals: Refusals, mut memory: Memory, pushes: Pushes) -> Self {
         Self {
             root_namespace,
             loaded: Arc::default(),
-            table: PluginTable::default(),
+            table: PluginTable::recall(memory.take_plugins()),
             proxies: Proxies::default(),
             modules: Arc::default(),
             notes: Arc::default(),
             refusals,
+            memory,
             kinds: HashMap::new(),
             proven: HashSet::new(),
             touched: HashSet::new(),
@@ -90,8 +93,9 @@ impl Reconciler {
         for template in changed_templates(&self.loaded, &loaded) {
             self.touched.extend(self.proxies.touched_by_template(&template, &self.root_namespace));
         }
+        self.memory.keep_sources(&loaded);
         self.loaded = loaded;
-        self.table.entries().filter_map(|entry| entry.desired.module().cloned()).collect()
+        self.table.wanted()
     }
 
     pub fn on_modules(&mut self, modules: Arc<BTreeMap<ModuleRef, ModuleState>>, notes: NotesByModule) {
@@ -131,7 +135,11 @@ impl Reconciler {
 
     pub fn on_report(&mut self, report: Report) {
         match report {
-            Report::Gone(stream) => self.proxies.disconnect(stream),
+            Report::Gone(stream) => {
+                if let Some(connected) = self.proxies.disconnect(stream) {
+                    tracing::info!(node = connected.id, "proxy disconnected");
+                }
+            }
             Report::Delivered(stream, delivery) => {
                 if let Some(key) = self.proxies.of_stream(stream) {
                     self.on_delivery(key, delivery);
@@ -150,7 +158,9 @@ impl Reconciler {
                 else {
                     continue;
                 };
-                self.table.record_good(&plugin, revision);
+                if self.table.record_good(&plugin, revision) {
+                    self.memory.keep_plugin(&plugin, &self.table.remember(&plugin));
+                }
             }
         }
         let refused = connected.progress.fold(delivery);
@@ -171,8 +181,7 @@ impl Reconciler {
     pub fn flush(&mut self) {
         let now = Instant::now();
         if !self.is_open {
-            let is_loading = self.table.entries().any(|entry| matches!(entry.module, ModuleState::Pending));
-            if is_loading && now < self.opens_at {
+            if self.table.is_loading() && now < self.opens_at {
                 return;
             }
             self.is_open = true;
@@ -227,10 +236,11 @@ impl Reconciler {
         let compiled = self.compiled(&key, &kind);
         for member in &changed {
             let Some(connected) = self.proxies.get_mut(*member) else { continue };
-            connected.kind = Some(key.clone());
+            let is_new = connected.kind.replace(key.clone()).is_none();
             connected.progress.expect(compiled.clone());
             connected.serve(&compiled.snapshot);
-            if !connected.progress.is_settled() {
+            // A proxy that has just come does not make the last change slow.
+            if !is_new && !connected.progress.is_settled() {
                 self.pushes.sent(*member);
             }
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::proxies::Connected;
 use super::reconcile::Reconciler;
-use crate::compile::{Carried, Run};
+use crate::compile::{Carried, DISABLED, Run};
 use crate::model::{Code, ModuleState, PluginEntry, PluginId, PluginRevision};
 use crate::protobuf::admin;
 use crate::rollout::{PluginState, PluginSummary, StateKind};
@@ -192,6 +192,7 @@ fn conditions(entry: &PluginEntry, summary: &PluginSummary, module_error: &str) 
     let (total, programmed) = (summary.counts.total(), summary.counts.of(StateKind::Programmed));
     let said = format!("{programmed} of {total} proxies");
     let programmed = match () {
+        () if entry.desired.is_disabled => condition("Programmed", "False", "Disabled", DISABLED.into()),
         () if total == 0 => condition("Programmed", "Unknown", "NoProxies", String::new()),
         () if programmed == total => condition("Programmed", "True", "Programmed", said),
         () if summary.counts.of(StateKind::Rejected) > 0 => condition("Programmed", "False", "Rejected", said),

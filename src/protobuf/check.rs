@@ -11,7 +11,7 @@ use super::suggestion::did_you_mean;
 
 type Object = Map<String, Value>;
 
-const ANY: &str = "google.protobuf.Any";
+pub(super) const ANY: &str = "google.protobuf.Any";
 
 /// Everything that is wrong with `json` as a message of this type, in the order of the fields' names.
 pub(super) fn violations(descriptor: &MessageDescriptor, json: &Value) -> Vec<Violation> {
@@ -136,13 +136,13 @@ fn unknown_field(descriptor: &MessageDescriptor, key: &str) -> String {
 }
 
 /// Types whose JSON is not simply an object of their fields.
-fn is_well_known(descriptor: &MessageDescriptor) -> bool {
+pub(super) fn is_well_known(descriptor: &MessageDescriptor) -> bool {
     let Some(name) = descriptor.full_name().strip_prefix("google.protobuf.") else { return false };
     matches!(name, "Any" | "Timestamp" | "Duration" | "Struct" | "Value" | "ListValue" | "FieldMask" | "Empty")
         || name.ends_with("Value")
 }
 
-fn join(path: &str, key: &str) -> String {
+pub(super) fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 

@@ -7,7 +7,7 @@ use prost::Message as _;
 use prost_reflect::{DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor, SerializeOptions};
 use serde_json::Value;
 
-use super::check;
+use super::{check, refusal};
 
 /// All messages that the Envoy API knows, and the two TypedStructs. Decoding takes some 30 ms, once.
 static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
@@ -50,6 +50,14 @@ pub fn violations(full_name: &str, json: &Value) -> Vec<Violation> {
     check::violations(&descriptor(full_name), json)
 }
 
+/// What an Envoy would refuse `json` for, by its own field rules; empty where it is no such message at all.
+pub fn refusals(full_name: &str, json: &Value) -> Vec<Violation> {
+    let options = DeserializeOptions::new();
+    DynamicMessage::deserialize_with_options(descriptor(full_name), json.clone(), &options)
+        .map(|message| refusal::refusals(&message, json))
+        .unwrap_or_default()
+}
+
 /// The message `full_name` as JSON, `snake_case`, with every `Any` of a known type opened. A message that does not
 /// decode is shown as `null`.
 pub fn to_json(full_name: &str, message: &[u8]) -> Value {
@@ -60,7 +68,7 @@ pub fn to_json(full_name: &str, message: &[u8]) -> Value {
         .unwrap_or(Value::Null)
 }
 
-fn descriptor(full_name: &str) -> MessageDescriptor {
+pub(super) fn descriptor(full_name: &str) -> MessageDescriptor {
     POOL.get_message_by_name(full_name).expect("callers name messages of the Envoy API")
 }
 
@@ -142,6 +150,56 @@ mod tests {
         let json = json!({"address": {"socket_address": {"address": "::1", "port_value": 1}, "pipe": {"path": "/x"}}});
         assert_eq!(violations(LISTENER, &json).len(), 1);
         assert_eq!(violations(LISTENER, &json)[0].path, "address");
+    }
+
+    /// Paths and reasons.
+    fn told(full_name: &str, json: &Value) -> Vec<String> {
+        refusals(full_name, json).into_iter().map(|found| format!("{}: {}", found.path, found.reason)).collect()
+    }
+
+    #[test]
+    fn what_envoys_own_rules_refuse_is_told_by_the_paths_that_the_file_has() {
+        let json = json!({
+            "address": {"socketAddress": {"address": "", "portValue": 70000}},
+            "filter_chains": [{"filters": [{"name": "", "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+                "max_request_headers_kb": 9000, "codec_type": 9,
+                "route_config": {"virtual_hosts": [{"name": "x", "domains": [], "routes": [
+                    {"route": {"cluster": ""}},
+                    {"match": {"path_separated_prefix": "/a/"}, "redirect": {}, "request_headers_to_remove": ["a\nb"]},
+                    {"match": {}, "direct_response": {"status": 99}}
+                ]}]}}}]}],
+            "listener_filters_timeout": "-1s"
+        });
+        let (chain, hosts) = ("filter_chains[0].filters[0]", "route_config.virtual_hosts[0]");
+        assert_eq!(
+            told(LISTENER, &json),
+            [
+                "address.socketAddress.address: must not be empty".to_owned(),
+                "address.socketAddress.portValue: 70000 is out of range, allowed is <= 65535".to_owned(),
+                format!("{chain}.name: must not be empty"),
+                format!("{chain}.typed_config.codec_type: 9 is no value of CodecType"),
+                format!("{chain}.typed_config.stat_prefix: must not be empty"),
+                format!("{chain}.typed_config.{hosts}.domains: must not be empty: at least 1 item is required"),
+                format!("{chain}.typed_config.{hosts}.routes[0].match: is required"),
+                format!("{chain}.typed_config.{hosts}.routes[0].route.cluster: must not be empty"),
+                format!(
+                    "{chain}.typed_config.{hosts}.routes[1].match.path_separated_prefix: must be a path that does not end with \"/\", without \"?\" and \"#\", unlike \"/a/\""
+                ),
+                format!(
+                    "{chain}.typed_config.{hosts}.routes[1].request_headers_to_remove[0]: must be the name of a header, not \"a\\nb\""
+                ),
+                format!(
+                    "{chain}.typed_config.{hosts}.routes[2].match: path_specifier is required: one of prefix, path, safe_regex, connect_matcher, path_separated_prefix, path_match_policy"
+                ),
+                format!(
+                    "{chain}.typed_config.{hosts}.routes[2].direct_response.status: 99 is out of range, allowed is >= 200 and < 600"
+                ),
+                format!(
+                    "{chain}.typed_config.max_request_headers_kb: 9000 is out of range, allowed is > 0 and <= 8192"
+                ),
+            ]
+        );
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::blame::blame;
 use super::status::{PluginState, StateKind};
-use crate::compile::{Carried, Compiled, Run};
+use crate::compile::{Carried, Compiled, DISABLED, Run};
 use crate::model::{PluginId, Revision};
 use crate::snapshot::{Resource, ResourceType};
 use crate::xds::{Delivery, Outcome};
@@ -98,10 +98,10 @@ impl Progress {
     pub fn state(&self, carried: &Carried, desired: Option<Revision>) -> PluginState {
         let refused = desired.and_then(|desired| self.refusal(&carried.plugin, desired));
         let (kind, message) = match &carried.run {
+            Run::Disabled => (StateKind::StandIn, DISABLED.to_owned()),
             _ if refused.is_some() => (StateKind::Rejected, refused.unwrap_or_default().to_owned()),
             Run::Unsupported { reason } => (StateKind::Unsupported, reason.clone()),
             Run::StandIn { reason } => (StateKind::StandIn, reason.clone()),
-            Run::Disabled => (StateKind::StandIn, "disabled by its operator".to_owned()),
             Run::Absent => (StateKind::NotLoaded, String::new()),
             Run::Revision(_) | Run::LastGood(_) if self.holds(carried) => (StateKind::Programmed, String::new()),
             Run::Revision(_) | Run::LastGood(_) => (StateKind::Pending, self.awaited(carried)),

@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::annotations::{self, Subject};
 use super::fields::{Field, Object};
 use super::names::{is_dns_label, is_dns_subdomain};
 use super::report::Report;
 use super::yaml::{Key, Node, Place, Value};
-use super::{Finding, proxy_template, wasm_plugin};
+use super::{Finding, proxy_template, traffic_extension, wasm_plugin};
 use crate::model::{Plugin, PluginId, PluginKind, ProxyTemplate, TemplateId};
 use crate::protobuf::did_you_mean;
 
@@ -42,6 +43,8 @@ pub(super) struct Declaration {
     /// The document again, as JSON on one line: what a restart needs to read it back.
     pub text: String,
     pub place: Place,
+    /// Where its fields are, for what is only found later.
+    pub outline: Arc<Node>,
     pub faults: Vec<Finding>,
     pub warnings: Vec<Finding>,
 }
@@ -51,7 +54,7 @@ const GROUPS: [&str; 4] = ["extensions.istio.io", "maistra.io", "extension.tsb.t
 /// Each kind of ours: group, version, kind, and what it is read as.
 const KINDS: [(&str, &str, &str, Kind); 6] = [
     ("extensions.istio.io", "v1alpha1", "WasmPlugin", Kind::WasmPlugin),
-    ("extensions.istio.io", "v1alpha1", "TrafficExtension", Kind::NotYet(Some(PluginKind::TrafficExtension))),
+    ("extensions.istio.io", "v1alpha1", "TrafficExtension", Kind::TrafficExtension),
     ("maistra.io", "v1", "ServiceMeshExtension", Kind::NotYet(Some(PluginKind::ServiceMeshExtension))),
     ("maistra.io", "v1alpha1", "ServiceMeshExtension", Kind::NotYet(Some(PluginKind::ServiceMeshExtension))),
     ("extension.tsb.tetrate.io", "v2", "WasmExtension", Kind::NotYet(None)),
@@ -61,6 +64,7 @@ const KINDS: [(&str, &str, &str, Kind); 6] = [
 #[derive(Clone, Copy)]
 enum Kind {
     WasmPlugin,
+    TrafficExtension,
     ProxyTemplate,
     /// Known, and read by a later version.
     NotYet(Option<PluginKind>),
@@ -70,7 +74,7 @@ enum Kind {
 pub(super) fn declarations(file: &Path, document: &Node) -> Vec<Declaration> {
     let text = |key| document.get(key).and_then(Node::as_text);
     let (Some(api_version), Some(kind)) = (text("apiVersion"), text("kind")) else {
-        return vec![refused(file, document, "", "is no Kubernetes resource: apiVersion and kind are required")];
+        return vec![refused(file, document, "", &no_resource(document))];
     };
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
     if let (Some(item_kind), Some(items)) = (kind.strip_suffix("List"), document.get("items"))
@@ -83,6 +87,22 @@ pub(super) fn declarations(file: &Path, document: &Node) -> Vec<Declaration> {
         return stranger(file, document, group, kind).into_iter().collect();
     }
     vec![ours(file, document, (group, version, kind))]
+}
+
+/// Says which of the two is missing, and what was written in its place.
+fn no_resource(document: &Node) -> String {
+    let Value::Map(entries) = &document.value else {
+        return "is no Kubernetes resource: it must be an object with apiVersion and kind".to_owned();
+    };
+    let missing = ["apiVersion", "kind"].into_iter().filter(|key| document.get(key).and_then(Node::as_text).is_none());
+    let told = missing.map(|wanted| {
+        let slip = entries.iter().find(|(key, _)| key.text != wanted && key.text.eq_ignore_ascii_case(wanted));
+        slip.map_or(wanted.to_owned(), |(key, _)| format!("{wanted} (here it is \"{}\")", key.text))
+    });
+    format!(
+        "is no Kubernetes resource: apiVersion and kind must be text, and there is no {}",
+        told.collect::<Vec<_>>().join(" and no ")
+    )
 }
 
 fn list(file: &Path, api_version: &str, item_kind: &str, items: &Node) -> Vec<Declaration> {
@@ -146,7 +166,8 @@ fn ours(file: &Path, document: &Node, (group, version, kind): (&str, &str, &str)
     };
     match known {
         Kind::NotYet(plugin_kind) => not_yet(document, kind, *plugin_kind, report),
-        Kind::WasmPlugin => wasm_plugin(document, report),
+        Kind::WasmPlugin => plugin(document, PluginKind::WasmPlugin, wasm_plugin::read, report),
+        Kind::TrafficExtension => plugin(document, PluginKind::TrafficExtension, traffic_extension::read, report),
         Kind::ProxyTemplate => proxy_template(document, report),
     }
 }
@@ -161,13 +182,16 @@ fn not_yet(document: &Node, kind: &str, plugin_kind: Option<PluginKind>, mut rep
     Declaration::new(document, Some(Identity::Unread(resource)), None, report)
 }
 
-fn wasm_plugin(document: &Node, mut report: Report<'_>) -> Declaration {
-    let Some((metadata, spec)) = envelope(document, "WasmPlugin", &mut report) else {
+/// How the `spec` of a plugin is read.
+type Reader = fn(&PluginId, &Metadata<'_>, &Field<'_>, &mut Report<'_>) -> Option<Plugin>;
+
+fn plugin(document: &Node, kind: PluginKind, read: Reader, mut report: Report<'_>) -> Declaration {
+    let Some((metadata, spec)) = envelope(document, kind.kind(), &mut report) else {
         return Declaration::new(document, None, None, report);
     };
-    let id = PluginId::new(PluginKind::WasmPlugin, metadata.namespace, metadata.name);
-    report.name(format!("WasmPlugin {id}"), Some(id.clone()));
-    let plugin = spec.and_then(|spec| wasm_plugin::read(&id, metadata.created, &spec, &mut report));
+    let id = PluginId::new(kind, metadata.namespace, metadata.name);
+    report.name(format!("{} {}/{}", kind.kind(), id.namespace, id.name), Some(id.clone()));
+    let plugin = spec.and_then(|spec| read(&id, &metadata, &spec, &mut report));
     Declaration::new(document, Some(Identity::Plugin(id)), plugin.map(|plugin| Content::Plugin(plugin.into())), report)
 }
 
@@ -176,15 +200,17 @@ fn proxy_template(document: &Node, mut report: Report<'_>) -> Declaration {
         return Declaration::new(document, None, None, report);
     };
     let id = TemplateId { namespace: metadata.namespace.into(), name: metadata.name.into() };
+    annotations::read(metadata.annotations.as_ref(), Subject::ProxyTemplate, &mut report);
     let template = spec.and_then(|spec| proxy_template::read(&id, metadata.created, &spec, &mut report));
     let content = template.map(|template| Content::Template(template.into()));
     Declaration::new(document, Some(Identity::Template(id)), content, report)
 }
 
-struct Metadata<'n> {
-    namespace: &'n str,
-    name: &'n str,
-    created: Option<Timestamp>,
+pub(super) struct Metadata<'n> {
+    pub namespace: &'n str,
+    pub name: &'n str,
+    pub created: Option<Timestamp>,
+    pub annotations: Option<Object<'n>>,
 }
 
 /// Metadata and `spec`. `None` where the document does not say who it is.
@@ -227,6 +253,7 @@ fn metadata<'n>(root: &Object<'n>, report: &mut Report<'_>) -> Option<Metadata<'
     for key in ["labels", "annotations"] {
         metadata.get(key).and_then(|field| field.text_map(report));
     }
+    let annotations = metadata.get("annotations").and_then(|field| field.as_object());
     let created = metadata.get("creationTimestamp").and_then(|field| timestamp(&field, report));
     let ((name_field, name), namespace_text) = (name?, namespace_text?);
     if !is_dns_subdomain(name) {
@@ -237,7 +264,7 @@ fn metadata<'n>(root: &Object<'n>, report: &mut Report<'_>) -> Option<Metadata<'
         report.fault("metadata.namespace", format!("\"{namespace_text}\" is no DNS label (a-z, 0-9 and \"-\")"));
         return None;
     }
-    Some(Metadata { namespace: namespace_text, name, created })
+    Some(Metadata { namespace: namespace_text, name, created, annotations })
 }
 
 fn timestamp(field: &Field<'_>, report: &mut Report<'_>) -> Option<Timestamp> {
@@ -246,12 +273,17 @@ fn timestamp(field: &Field<'_>, report: &mut Report<'_>) -> Option<Timestamp> {
     text.parse().map_err(wrong).ok()
 }
 
+/// The fields that the cross check speaks of.
+const OUTLINED: [&str; 7] = ["selector", "match", "targetRefs", "lua", "wasm", "listeners", "envoy"];
+
 impl Declaration {
     fn new(document: &Node, identity: Option<Identity>, content: Option<Content>, report: Report<'_>) -> Self {
         let content = content.filter(|_| report.faults.is_empty());
         let text = if content.is_some() { json_text(document) } else { String::new() };
         let Report { faults, warnings, .. } = report;
-        Self { identity, content, text, place: document.place, faults, warnings }
+        let fields: &[&str] = if content.is_some() { &OUTLINED } else { &[] };
+        let outline = Arc::new(document.outline(fields));
+        Self { identity, content, text, place: document.place, outline, faults, warnings }
     }
 }
 

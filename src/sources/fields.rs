@@ -40,8 +40,17 @@ impl<'n> Object<'n> {
 
     /// All entries but the `null` ones.
     pub(super) fn entries(&self) -> impl Iterator<Item = (&'n str, Field<'n>)> {
-        let present = self.entries.iter().filter(|(_, node)| node.value != Value::Null);
-        present.map(|(key, node)| (key.text.as_str(), Field { path: join(&self.path, &key.text), node }))
+        self.all_entries().filter(|(_, field)| !field.is_null())
+    }
+
+    /// All entries, the `null` ones too.
+    pub(super) fn all_entries(&self) -> impl Iterator<Item = (&'n str, Field<'n>)> {
+        self.entries.iter().map(|(key, node)| (key.text.as_str(), Field { path: join(&self.path, &key.text), node }))
+    }
+
+    /// The entry `key`, one of the names in `choices`; where absent and where mistaken, the first of them.
+    pub(super) fn choice<T: Copy>(&self, key: &str, choices: &[(&str, T)], report: &mut Report<'_>) -> T {
+        self.get(key).and_then(|field| field.choice(choices, report)).unwrap_or(choices[0].1)
     }
 
     /// Which of `keys` are present.
@@ -51,26 +60,41 @@ impl<'n> Object<'n> {
 }
 
 impl<'n> Field<'n> {
+    pub(super) fn is_null(&self) -> bool {
+        self.node.value == Value::Null
+    }
+
     /// A mapping that holds no keys but `known`.
     pub(super) fn object(&self, known: &[&str], report: &mut Report<'_>) -> Option<Object<'n>> {
+        self.object_with(known, |_| None, report)
+    }
+
+    /// As [`Field::object`]; `suggest` knows better than the alphabet what some keys were meant to be.
+    pub(super) fn object_with(
+        &self,
+        known: &[&str],
+        suggest: impl Fn(&str) -> Option<String>,
+        report: &mut Report<'_>,
+    ) -> Option<Object<'n>> {
         let object = self.any_object(report)?;
-        for (key, _) in object.entries {
-            if !known.contains(&key.text.as_str()) {
-                let suggestion = did_you_mean(&key.text, known.iter().copied());
-                let suggestion =
-                    if suggestion.is_empty() { format!("; known are {}", known.join(", ")) } else { suggestion };
-                report.fault(&join(&self.path, &key.text), format!("unknown field{suggestion}"));
-            }
+        for (key, _) in object.entries.iter().filter(|(key, _)| !known.contains(&key.text.as_str())) {
+            let suggestion = suggest(&key.text).unwrap_or_else(|| did_you_mean(&key.text, known.iter().copied()));
+            let suggestion =
+                if suggestion.is_empty() { format!("; known are {}", known.join(", ")) } else { suggestion };
+            report.fault(&join(&self.path, &key.text), format!("unknown field{suggestion}"));
         }
         Some(object)
     }
 
     /// A mapping with any keys.
     pub(super) fn any_object(&self, report: &mut Report<'_>) -> Option<Object<'n>> {
-        match &self.node.value {
-            Value::Map(entries) => Some(Object { path: self.path.clone(), entries }),
-            _ => self.mistyped("an object", report),
-        }
+        self.as_object().or_else(|| self.mistyped("an object", report))
+    }
+
+    /// A mapping with any keys; nothing is told where it is none.
+    pub(super) fn as_object(&self) -> Option<Object<'n>> {
+        let Value::Map(entries) = &self.node.value else { return None };
+        Some(Object { path: self.path.clone(), entries })
     }
 
     /// A list of at most `limit` items, none of them `null`.

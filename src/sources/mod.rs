@@ -7,15 +7,19 @@
 //! disk ─ listing ─ scanner ─┐            which files there are, which are ready to be read
 //! inotify ─ inbox ──────────┴─ directory  when to look; publishes what became of it
 //!   bytes ─ manifest ─ yaml               a file's text as trees that know their lines
-//!     document ─ wasm_plugin              a tree as a resource, field by field (fields, report),
-//!              └ proxy_template ─ native  with every fault of it at once
+//!     document ┬ wasm_plugin              a tree as a resource, field by field (fields, report),
+//!              ├ traffic_extension        with every fault of it at once
+//!              └ proxy_template ─ native
 //!   memory ─ merge                        the last good content of each file, made one
+//!   cross                                 what only shows where all of it is looked at together
 //! ```
 //!
 //! A file is read when it was closed after writing or renamed into place. What is broken, has turned empty, is refused
 //! or cannot be looked at keeps its last good content and is reported. Only a deleted file deletes, or a document that
 //! is gone from a sound file; a `--config` folder that vanishes as a whole deletes nothing.
 
+mod annotations;
+mod cross;
 mod directory;
 #[cfg(test)]
 mod directory_tests;
@@ -31,12 +35,16 @@ mod merge;
 mod module_url;
 mod names;
 mod native;
+mod native_sense;
 mod proxy_template;
 mod report;
 mod scanner;
+mod traffic;
+mod traffic_extension;
 #[cfg(test)]
 mod vectors;
 mod vm_config;
+mod wasm_block;
 mod wasm_plugin;
 mod workload;
 mod yaml;
@@ -47,9 +55,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+pub use self::cross::cross_check;
 pub use self::directory::Directory;
 use self::memory::Memory;
 use self::scanner::{Scanner, Writes};
+use self::yaml::{Node, Place};
 use crate::model::{Plugin, PluginId, ProxyTemplate, TemplateId};
 
 /// All resources of all files at one moment.
@@ -61,12 +71,29 @@ pub struct Loaded {
     pub faults: Vec<Finding>,
     /// What was accepted and yet has no or a surprising effect.
     pub warnings: Vec<Finding>,
+    /// Where each resource stands, by its kind and name, such as `WasmPlugin shop/auth`.
+    pub origins: BTreeMap<String, Origin>,
     /// What a restart needs so that a file broken by then takes nothing away; to be kept on disk.
     pub last_good: LastGood,
 }
 
 /// Per file, the text of its last good resources; see [`Directory::open_with`].
 pub type LastGood = BTreeMap<PathBuf, Arc<str>>;
+
+/// Where a resource stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    pub file: PathBuf,
+    outline: Arc<Node>,
+}
+
+impl Origin {
+    /// Line and column of what is nearest to the field.
+    pub fn locate(&self, field: &str) -> (usize, usize) {
+        let Place { line, column } = self.outline.locate(field);
+        (line, column)
+    }
+}
 
 /// One thing to say about one place in a file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

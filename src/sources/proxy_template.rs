@@ -1,10 +1,11 @@
 //! The `spec` of a ProxyTemplate, turned into a [`ProxyTemplate`]: the short form; `native` has the other one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use jiff::Timestamp;
 
+use super::cross::{self, Socket};
 use super::fields::{Field, shown_text};
 use super::names::is_host_name;
 use super::native;
@@ -53,14 +54,31 @@ pub(super) fn read(
     let mut names = Names::default();
     let listeners = spec.get("listeners").map(|field| listeners(&field, &mut names, report)).unwrap_or_default();
     let native = spec.get("envoy").map(|field| native::read(&field, &mut names, report)).unwrap_or_default();
-    Some(ProxyTemplate {
+    let template = ProxyTemplate {
         id: id.clone(),
         created,
         selector,
         without_config: without_config.unwrap_or_default(),
         listeners,
         native,
-    })
+    };
+    addresses(&template, report);
+    Some(template)
+}
+
+/// Envoy refuses the second listener on an address; it is not served, and the others are, so it is no fault.
+fn addresses(template: &ProxyTemplate, report: &mut Report<'_>) {
+    let mut taken: BTreeMap<Socket, String> = BTreeMap::new();
+    for shape in cross::listeners(template) {
+        let Some(socket) = shape.socket else { continue };
+        match taken.get(&socket) {
+            Some(other) => {
+                let reason = format!("is not served: listener \"{other}\" has the same address {socket}");
+                report.warn(&shape.path, reason);
+            }
+            None => _ = taken.insert(socket, shape.name),
+        }
+    }
 }
 
 fn listeners(field: &Field<'_>, names: &mut Names, report: &mut Report<'_>) -> Vec<ListenerSpec> {
@@ -252,6 +270,26 @@ mod tests {
     }
 
     #[test]
+    fn of_two_listeners_on_one_address_the_second_is_warned_of() {
+        let spec = "  listeners:\n  - {name: a, direction: INBOUND, port: 80, bind: '::1', protocol: TCP}\n  envoy:\n    listeners:\n    \
+                    - {name: b, address: {socketAddress: {address: '0:0::1', portValue: 80}}}\n    \
+                    - {name: c, address: {socketAddress: {address: '::1', portValue: 80, protocol: UDP}}}\n    \
+                    - {name: d, address: {socketAddress: {address: '::1', portValue: 0}}}\n    \
+                    - {name: e, address: {socketAddress: {address: '::1', portValue: 0}}}\n";
+        let warnings: Vec<_> =
+            declaration(spec).warnings.into_iter().map(|it| (it.line, it.field, it.reason)).collect();
+        let reason = "is not served: listener \"a\" has the same address [::1]:80";
+        assert_eq!(warnings, [(9, "spec.envoy.listeners[0]".to_owned(), reason.to_owned())]);
+    }
+
+    #[test]
+    fn a_large_realistic_configuration_breaks_no_rule() {
+        let spec = include_str!("native_tests.yaml");
+        let kinds: Vec<_> = template(spec).native.iter().map(|resource| resource.kind).collect();
+        assert_eq!(kinds.len(), 12);
+    }
+
+    #[test]
     fn native_names_are_required_unique_and_not_ours_and_a_listener_needs_an_address() {
         let spec = "  listeners: [{name: l, direction: INBOUND, port: 1, protocol: TCP}]\n  envoy:\n    \
                     listeners: [{name: l, address: {}}, {name: m}, {address: {}}, {name: o, internal_listener: {}}]\n    \
@@ -261,8 +299,10 @@ mod tests {
             [
                 "9 spec.envoy.routers: unknown field, did you mean \"routes\"?",
                 "7 spec.envoy.listeners[0].name: another listener of this template has the name \"l\"",
+                "7 spec.envoy.listeners[0].address: address is required: one of socket_address, pipe, envoy_internal_address",
                 "7 spec.envoy.listeners[1].address: is required",
                 "7 spec.envoy.listeners[2].name: is required",
+                "7 spec.envoy.listeners[2].address: address is required: one of socket_address, pipe, envoy_internal_address",
                 "8 spec.envoy.clusters[0].name: \"wasmplane/l\" begins with wasmplane/, which is reserved",
             ]
         );

@@ -1,4 +1,4 @@
-//! The cases in `tests/vectors`, as far as they concern WasmPlugin.
+//! The cases in `tests/vectors`: what is accepted and what is refused.
 
 use std::path::Path;
 
@@ -18,18 +18,11 @@ fn declarations(resource: &Value) -> Vec<Declaration> {
     manifest::parse(Path::new("case.json"), resource.to_string().as_bytes()).unwrap().declarations
 }
 
-fn is_wasm_plugin(resource: &Value) -> bool {
-    resource["kind"] == "WasmPlugin"
-}
-
 #[test]
-fn every_wasm_plugin_of_the_validation_cases_is_judged_as_it_says() {
+fn every_resource_of_the_validation_cases_is_judged_as_it_says() {
     let mut wrong = Vec::new();
     for case in cases("validation.yaml", "cases") {
         let (resource, wanted) = (&case["resource"], case["wasmplane"].as_str().unwrap());
-        if !is_wasm_plugin(resource) {
-            continue;
-        }
         let declaration = declarations(resource).remove(0);
         let answer = if declaration.content.is_some() { "accept" } else { "refuse" };
         // "either" wants at least a warning.
@@ -46,10 +39,10 @@ fn every_wasm_plugin_of_the_validation_cases_is_judged_as_it_says() {
 }
 
 #[test]
-fn every_wasm_plugin_of_the_istio_vectors_is_accepted_or_rejected_as_it_says() {
+fn every_resource_of_the_istio_vectors_is_accepted_or_rejected_as_it_says() {
     for vector in cases("istio.yaml", "vectors") {
         let rejected = &vector["expect"]["rejected"];
-        for resource in vector["resources"].as_array().unwrap().iter().filter(|resource| is_wasm_plugin(resource)) {
+        for resource in vector["resources"].as_array().unwrap().iter() {
             let declaration = declarations(resource).remove(0);
             let is_refused = declaration.content.is_none();
             assert_eq!(is_refused, !rejected.is_null(), "{}: {:?}", vector["name"], declaration.faults);

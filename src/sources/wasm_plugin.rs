@@ -2,178 +2,45 @@
 //!
 //! One validator for what Istio spreads over CRD, CEL rules and webhook: what any of them refuses is refused.
 
-use jiff::Timestamp;
-use serde_json::{Map, Value};
-
-use super::fields::{Field, Object};
-use super::module_url;
+use super::annotations::{self, Subject};
+use super::document::Metadata;
+use super::fields::Field;
 use super::report::Report;
-use super::vm_config::vm_config;
 use super::workload::target;
-use crate::model::{
-    Digest, FailStrategy, ModuleLocation, ModuleRef, Plugin, PluginId, PluginType, Position, Program, PullPolicy,
-    TrafficMatch, WasmOptions, WasmProgram, WorkloadMode,
-};
+use super::{traffic, wasm_block};
+use crate::model::{Plugin, PluginId, Program};
 
-const SPEC: [&str; 16] = [
-    "selector",
-    "url",
-    "sha256",
-    "imagePullPolicy",
-    "imagePullSecret",
-    "verificationKey",
-    "pluginConfig",
-    "pluginName",
-    "phase",
-    "priority",
-    "vmConfig",
-    "match",
-    "failStrategy",
-    "type",
-    "targetRef",
-    "targetRefs",
-];
-
-const PHASES: [(&str, Position); 4] = [
-    ("UNSPECIFIED_PHASE", Position::BeforeRouter),
-    ("AUTHN", Position::PreAuthN),
-    ("AUTHZ", Position::PreAuthZ),
-    ("STATS", Position::PreStats),
-];
-
-const TYPES: [(&str, PluginType); 3] =
-    [("UNSPECIFIED_PLUGIN_TYPE", PluginType::Http), ("HTTP", PluginType::Http), ("NETWORK", PluginType::Network)];
-
-const FAIL_STRATEGIES: [(&str, FailStrategy); 3] = [
-    ("FAIL_CLOSE", FailStrategy::FailClose),
-    ("FAIL_OPEN", FailStrategy::FailOpen),
-    ("FAIL_RELOAD", FailStrategy::FailReload),
-];
-
-const PULL_POLICIES: [(&str, PullPolicy); 3] = [
-    ("UNSPECIFIED_POLICY", PullPolicy::Unspecified),
-    ("IfNotPresent", PullPolicy::IfNotPresent),
-    ("Always", PullPolicy::Always),
-];
-
-const MODES: [(&str, WorkloadMode); 4] = [
-    ("UNDEFINED", WorkloadMode::ClientAndServer),
-    ("CLIENT", WorkloadMode::Client),
-    ("SERVER", WorkloadMode::Server),
-    ("CLIENT_AND_SERVER", WorkloadMode::ClientAndServer),
-];
+const OWN_FIELDS: [&str; 6] = ["selector", "phase", "priority", "match", "targetRef", "targetRefs"];
 
 /// Reads `spec`. `None` where something is missing or wrong, which the report then says; a value beside faults in
 /// the report is not to be used either.
 pub(super) fn read(
     id: &PluginId,
-    created: Option<Timestamp>,
+    metadata: &Metadata<'_>,
     spec: &Field<'_>,
     report: &mut Report<'_>,
 ) -> Option<Plugin> {
-    let spec = spec.object(&SPEC, report)?;
-    let target = target(&spec, report);
-    let program = program(id, &spec, report);
-    let matches = spec.get("match").map_or(Some(Vec::new()), |field| matches(&field, report));
-    let priority = spec.get("priority").map_or(Some(0), |field| priority(&field, report));
+    let known = [&OWN_FIELDS[..], &wasm_block::FIELDS[..]].concat();
+    let spec = spec.object(&known, report)?;
+    let target = target(&spec, &["selector", "targetRef", "targetRefs"], report);
+    let block = wasm_block::read(id, &spec, report);
+    let traffic = traffic::read(&spec, "UNSPECIFIED_PHASE", report);
+    let annotations = annotations::read(metadata.annotations.as_ref(), Subject::Wasm, report);
+    let (mut block, traffic) = (block?, traffic?);
+    annotations.warn_of_no_effect(block.plugin_type, block.fail_strategy, report);
+    block.program.options = annotations.options;
     Some(Plugin {
-        position: choice(&spec, "phase", &PHASES, report),
-        plugin_type: choice(&spec, "type", &TYPES, report),
-        fail_strategy: choice(&spec, "failStrategy", &FAIL_STRATEGIES, report),
         id: id.clone(),
-        created,
+        created: metadata.created,
         target: target?,
-        matches: matches?,
-        priority: priority?,
-        program: Program::Wasm(program?),
-        is_disabled: false,
+        matches: traffic.matches,
+        position: traffic.position,
+        priority: traffic.priority,
+        plugin_type: block.plugin_type,
+        fail_strategy: block.fail_strategy,
+        program: Program::Wasm(block.program),
+        is_disabled: annotations.is_disabled,
     })
-}
-
-/// The field `key`, where absent and mistaken both give the first choice.
-fn choice<T: Copy>(object: &Object<'_>, key: &str, choices: &[(&str, T)], report: &mut Report<'_>) -> T {
-    object.get(key).and_then(|field| field.choice(choices, report)).unwrap_or(choices[0].1)
-}
-
-fn priority(field: &Field<'_>, report: &mut Report<'_>) -> Option<i32> {
-    field.integer(i32::MIN.into()..=i32::MAX.into(), report).and_then(|priority| i32::try_from(priority).ok())
-}
-
-fn program(id: &PluginId, spec: &Object<'_>, report: &mut Report<'_>) -> Option<WasmProgram> {
-    let module = module(id, spec, report);
-    let config = spec.get("pluginConfig").map_or(Some(None), |field| config(&field, report).map(Some));
-    let root_id = spec.get("pluginName").map_or(Some(""), |field| field.text_of(1..=256, report));
-    let env = spec.get("vmConfig").map_or(Some(Vec::new()), |field| vm_config(&field, report));
-    if let Some(key) = spec.get("verificationKey")
-        && key.text(report).is_some()
-    {
-        report.warn(&key.path, "has no effect: signatures are not verified, neither here nor by Istio");
-    }
-    Some(WasmProgram {
-        module: module?,
-        config: config?.filter(|config| !config.is_empty()),
-        root_id: root_id?.to_owned(),
-        env: env?,
-        options: WasmOptions::default(),
-    })
-}
-
-fn config(field: &Field<'_>, report: &mut Report<'_>) -> Option<Map<String, Value>> {
-    field.any_object(report)?;
-    match field.node.to_json() {
-        Value::Object(config) => Some(config),
-        _ => None,
-    }
-}
-
-fn module(id: &PluginId, spec: &Object<'_>, report: &mut Report<'_>) -> Option<ModuleRef> {
-    let location = spec.required("url", report).and_then(|field| location(&field, report));
-    let sha256 = spec.get("sha256").map_or(Some(None), |field| sha256(&field, report));
-    let secret = spec.get("imagePullSecret").map_or(Some(None), |field| field.text_of(1..=253, report).map(Some));
-    let pull_policy = choice(spec, "imagePullPolicy", &PULL_POLICIES, report);
-    let is_image = |location: &ModuleLocation| matches!(location, ModuleLocation::Oci(_));
-    if let (Some(Some(_)), Some(false)) = (secret, location.as_ref().map(is_image)) {
-        report.warn(&format!("{}.imagePullSecret", spec.path), "has no effect: only images are pulled with a secret");
-    }
-    let pull_secret = secret?.map(|name| (id.namespace.to_string(), name.to_owned()));
-    Some(ModuleRef { location: location?, sha256: sha256?, pull_policy, pull_secret })
-}
-
-fn location(field: &Field<'_>, report: &mut Report<'_>) -> Option<ModuleLocation> {
-    let text = field.text(report)?;
-    module_url::parse(text).map_err(|reason| report.fault(&field.path, reason)).ok()
-}
-
-fn sha256(field: &Field<'_>, report: &mut Report<'_>) -> Option<Option<Digest>> {
-    let text = field.text(report)?;
-    if text.is_empty() {
-        return Some(None);
-    }
-    let digest = text.parse().map_err(|_| {
-        report
-            .fault(&field.path, format!("must be empty or 64 lowercase hex characters, has {}", text.chars().count()));
-    });
-    digest.ok().map(Some)
-}
-
-fn matches(field: &Field<'_>, report: &mut Report<'_>) -> Option<Vec<TrafficMatch>> {
-    let items = field.list(usize::MAX, report)?;
-    Some(items.iter().filter_map(|item| traffic_match(item, report)).collect())
-}
-
-fn traffic_match(field: &Field<'_>, report: &mut Report<'_>) -> Option<TrafficMatch> {
-    let object = field.object(&["mode", "ports"], report)?;
-    let mode = choice(&object, "mode", &MODES, report);
-    let mut ports = Vec::new();
-    for item in object.get("ports").and_then(|field| field.list(usize::MAX, report)).unwrap_or_default() {
-        let number = item.object(&["number"], report).and_then(|port| port.required("number", report));
-        let Some(port) = number.and_then(|number| number.port(report)) else { continue };
-        if ports.contains(&port) {
-            report.fault(&format!("{}.number", item.path), format!("duplicate port {port} in one entry"));
-        }
-        ports.push(port);
-    }
-    Some(TrafficMatch { mode, ports })
 }
 
 #[cfg(test)]
@@ -183,7 +50,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::model::{EnvVar, EnvVarSource, PluginKind, Selector, TargetReference, WorkloadTarget};
+    use crate::model::{
+        Digest, EnvVar, EnvVarSource, FailStrategy, ModuleLocation, ModuleRef, PluginKind, PluginType, Position,
+        PullPolicy, Selector, TargetReference, TrafficMatch, WasmOptions, WasmProgram, WorkloadMode, WorkloadTarget,
+    };
     use crate::sources::document::{Content, Declaration};
     use crate::sources::manifest;
 
@@ -297,13 +167,13 @@ mod tests {
             [
                 "5:3 spec.selctor: unknown field, did you mean \"selector\"?",
                 "6:3 spec.url: url scheme must be one of http, https, file, oci; for an image at a registry's port write oci://localhost:5000/a",
+                "13:3 spec.failStrategy: \"FAIL_CLOSED\" is not a known value, allowed are FAIL_CLOSE, FAIL_OPEN, FAIL_RELOAD, did you mean \"FAIL_CLOSE\"?",
                 "12:5 spec.match[1]: must not be null",
                 "10:5 spec.match[0].mode: \"SERVR\" is not a known value, allowed are UNDEFINED, CLIENT, SERVER, CLIENT_AND_SERVER, did you mean \"SERVER\"?",
                 "11:14 spec.match[0].ports[0].number: 70000 is out of range, allowed is 1 to 65535",
                 "11:30 spec.match[0].ports[1].number: is required",
                 "8:3 spec.priority: must be an integer, not \"5\"",
                 "7:3 spec.phase: \"authn\" is not a known value, allowed are UNSPECIFIED_PHASE, AUTHN, AUTHZ, STATS, did you mean \"AUTHN\"?",
-                "13:3 spec.failStrategy: \"FAIL_CLOSED\" is not a known value, allowed are FAIL_CLOSE, FAIL_OPEN, FAIL_RELOAD, did you mean \"FAIL_CLOSE\"?",
             ]
         );
     }

@@ -14,9 +14,12 @@ const TARGETS: [(&str, &str); 5] = [
     ("gateway.networking.k8s.io", "GatewayClass"),
 ];
 
-/// The three ways to say it, of which one may be used.
-pub(super) fn target(spec: &Object<'_>, report: &mut Report<'_>) -> Option<WorkloadTarget> {
-    let present = spec.present(&["selector", "targetRef", "targetRefs"]);
+/// The kinds that stand behind a waypoint, of which there are none here (R2.6 to R2.8).
+const BEHIND_WAYPOINTS: [&str; 3] = ["Service", "ServiceEntry", "GatewayClass"];
+
+/// The ways to say it that a kind has, of which one may be used.
+pub(super) fn target(spec: &Object<'_>, ways: &[&str], report: &mut Report<'_>) -> Option<WorkloadTarget> {
+    let present = spec.present(ways);
     if let [_, second, ..] = present[..] {
         // Presence counts: `selector: {}` and `targetRefs: []` are set (R1.6).
         report.fault(
@@ -25,7 +28,8 @@ pub(super) fn target(spec: &Object<'_>, report: &mut Report<'_>) -> Option<Workl
         );
     }
     let selector = spec.get("selector").map(|field| selector(&field, report));
-    let one = spec.get("targetRef").map(|field| reference(&field, report).map(|reference| vec![reference]));
+    let one = spec.get("targetRef").filter(|_| ways.contains(&"targetRef"));
+    let one = one.map(|field| reference(&field, report).map(|reference| vec![reference]));
     let many = spec.get("targetRefs").map(|field| references(&field, report));
     match (selector, one.or(many)) {
         (Some(selector), _) => selector.map(WorkloadTarget::Labels),
@@ -96,6 +100,12 @@ fn reference(field: &Field<'_>, report: &mut Report<'_>) -> Option<TargetReferen
     if !TARGETS.contains(&(group, kind)) {
         report.fault(&format!("{}.kind", field.path), not_allowed(group, kind));
         return None;
+    }
+    if BEHIND_WAYPOINTS.contains(&kind) {
+        report.warn(
+            &format!("{}.kind", field.path),
+            format!("has no target here: a {kind} is reached through a waypoint, which is part of a mesh"),
+        );
     }
     Some(TargetReference { group: group.to_owned(), kind: kind.to_owned(), name: name.to_owned() })
 }

@@ -48,8 +48,12 @@ impl Session {
             .cloned()
             .collect();
         let waits_for_join = |resource: &Arc<Resource>| state.joins(resource, &target).next().is_some();
-        // Parts that change places in a ring have no order that keeps them all: then all go at once.
+        // Parts that change places in a ring have no order that keeps them all: one resource keeps what leaves it until
+        // that has joined elsewhere. Where it cannot, all go at once.
         let is_ring = state.in_flight.is_empty() && due.iter().all(waits_for_join);
+        if is_ring && let Some(both) = due.iter().find_map(|resource| state.with_leaving(resource, &target, snapshot)) {
+            due = vec![both];
+        }
         if !is_ring {
             due.retain(|resource| !waits_for_join(resource));
         }
@@ -188,6 +192,15 @@ impl TypeState {
             };
             target.values().filter(joins)
         })
+    }
+
+    /// This resource with what leaves it for a neighbour, unless the client has that already or refused it.
+    fn with_leaving(&self, resource: &Resource, target: &Target, snapshot: &Snapshot) -> Option<Arc<Resource>> {
+        let neighbours: Vec<_> = self.joins(resource, target).collect();
+        let current = self.content(&resource.name)?.parts.iter().map(|part| &*part.owner);
+        let is_leaving = |owner: &&str| !has_part(resource, owner) && neighbours.iter().any(|it| has_part(it, owner));
+        let both = snapshot.extensions.resolve_with(&resource.name, &current.filter(is_leaving).collect::<Vec<_>>())?;
+        self.is_due(&both).then_some(both)
     }
 }
 

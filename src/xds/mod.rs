@@ -9,6 +9,7 @@ mod delta;
 mod extensions;
 mod fleet;
 mod held;
+mod message;
 mod metrics;
 mod node;
 mod schedule;

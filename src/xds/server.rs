@@ -23,7 +23,8 @@ use tonic_prost::ProstDecoder;
 use tower::Service as _;
 
 use super::fleet::Service;
-use super::stream::{DiscoveryMessage, DiscoveryStream, Shared};
+use super::message::DiscoveryMessage;
+use super::stream::{DiscoveryStream, Shared};
 use crate::snapshot::ResourceType;
 
 /// Descriptors of the services below, for gRPC reflection.

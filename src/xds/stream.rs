@@ -9,10 +9,9 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
-use envoy_types::pb::envoy::config::core::v3::Node;
-use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
 use futures::Stream as _;
 use http::HeaderMap;
 use http_body::{Body, Frame};
@@ -23,6 +22,7 @@ use tonic::{Status, Streaming};
 
 use super::delivery::{Outcome, Proofs};
 use super::fleet::{Connection, Fleet, Hello, Service};
+use super::message::{DiscoveryMessage, Head};
 use super::metrics::Metrics;
 use super::node::proxy_of;
 use super::session::{Limits, Protocol, Reaction, Session};
@@ -32,89 +32,15 @@ use crate::snapshot::{ResourceType, Snapshot};
 /// Room for the frames of one small response.
 const FRAMES_AT_REST: usize = 4;
 
+/// How long the second request may take that tells an Envoy that comes back from one that starts.
+const SECOND_REQUEST_WITHIN: Duration = Duration::from_millis(100);
+
 /// What all streams of a server share.
 pub(super) struct Shared {
     pub fleet: Arc<dyn Fleet>,
     pub proofs: Arc<Proofs>,
     pub limits: Limits,
     pub metrics: Metrics,
-}
-
-/// The request messages of the two protocols.
-pub(super) trait DiscoveryMessage: prost::Message + Default + 'static {
-    const PROTOCOL: Protocol;
-    fn node(&self) -> Option<&Node>;
-    fn type_url(&self) -> &str;
-    fn error(&self) -> Option<&str>;
-    /// Whether the client says that it holds something from an earlier stream.
-    fn holds_state(&self) -> bool;
-    fn apply(
-        &self,
-        session: &mut Session,
-        resource_type: ResourceType,
-        snapshot: Option<&Snapshot>,
-        now: std::time::Instant,
-    ) -> Reaction;
-}
-
-impl DiscoveryMessage for DiscoveryRequest {
-    const PROTOCOL: Protocol = Protocol::Sotw;
-
-    fn node(&self) -> Option<&Node> {
-        self.node.as_ref()
-    }
-
-    fn type_url(&self) -> &str {
-        &self.type_url
-    }
-
-    fn error(&self) -> Option<&str> {
-        self.error_detail.as_ref().map(|error| error.message.as_str())
-    }
-
-    fn holds_state(&self) -> bool {
-        !self.version_info.is_empty()
-    }
-
-    fn apply(
-        &self,
-        session: &mut Session,
-        resource_type: ResourceType,
-        snapshot: Option<&Snapshot>,
-        now: std::time::Instant,
-    ) -> Reaction {
-        session.on_sotw_request(resource_type, self, snapshot, now)
-    }
-}
-
-impl DiscoveryMessage for DeltaDiscoveryRequest {
-    const PROTOCOL: Protocol = Protocol::Delta;
-
-    fn node(&self) -> Option<&Node> {
-        self.node.as_ref()
-    }
-
-    fn type_url(&self) -> &str {
-        &self.type_url
-    }
-
-    fn error(&self) -> Option<&str> {
-        self.error_detail.as_ref().map(|error| error.message.as_str())
-    }
-
-    fn holds_state(&self) -> bool {
-        !self.initial_resource_versions.is_empty()
-    }
-
-    fn apply(
-        &self,
-        session: &mut Session,
-        resource_type: ResourceType,
-        snapshot: Option<&Snapshot>,
-        now: std::time::Instant,
-    ) -> Reaction {
-        session.on_delta_request(resource_type, self, snapshot, now)
-    }
 }
 
 /// A client that has introduced itself.
@@ -133,6 +59,8 @@ pub(super) struct DiscoveryStream<R> {
     shared: Arc<Shared>,
     peer: Option<SocketAddr>,
     client: Option<Client>,
+    /// A first request that leaves open whether its Envoy starts, until `wake` or the next request.
+    first: Option<R>,
     /// Frames of responses already decided. Bounded by what the session allows without an answer.
     outgoing: VecDeque<Bytes>,
     wake: Option<Pin<Box<Sleep>>>,
@@ -158,6 +86,7 @@ impl<R: DiscoveryMessage> DiscoveryStream<R> {
             shared,
             peer,
             client: None,
+            first: None,
             outgoing: VecDeque::new(),
             wake: None,
             shutdown: Box::pin(shutdown),
@@ -173,7 +102,8 @@ impl<R: DiscoveryMessage> DiscoveryStream<R> {
             if self.shutdown.as_mut().poll(context).is_ready() {
                 return Err(Status::unavailable("the control plane is shutting down, connect again"));
             }
-            let has_progressed = self.poll_snapshot(context)? | self.poll_request(context)? | self.poll_wake(context);
+            let has_progressed =
+                self.poll_snapshot(context)? | self.poll_request(context)? | self.poll_wake(context)?;
             if !has_progressed {
                 break;
             }
@@ -185,7 +115,9 @@ impl<R: DiscoveryMessage> DiscoveryStream<R> {
         let Some(client) = &mut self.client else { return Ok(false) };
         match Pin::new(&mut client.snapshots).poll_next(context) {
             Poll::Ready(Some(snapshot)) => {
-                refuse_outside_ads(self.service, snapshot.as_deref())?;
+                refuse_outside_ads(self.service, snapshot.as_deref()).inspect_err(|status| {
+                    tracing::warn!(node = client.node_id, error = status.message(), "listeners not served");
+                })?;
                 client.snapshot = snapshot;
                 let reaction = client.session.on_snapshot(client.snapshot.as_deref(), Instant::now().into_std());
                 self.react(reaction);
@@ -198,51 +130,76 @@ impl<R: DiscoveryMessage> DiscoveryStream<R> {
 
     fn poll_request(&mut self, context: &mut Context<'_>) -> Result<bool, Status> {
         match Pin::new(&mut self.inbound).poll_next(context) {
-            Poll::Ready(Some(Ok(request))) => self.on_request(&request).map(|()| true),
+            Poll::Ready(Some(Ok(request))) => self.on_request(request).map(|()| true),
             Poll::Ready(Some(Err(status))) => Err(status),
             Poll::Ready(None) => Err(Status::ok("")),
             Poll::Pending => Ok(false),
         }
     }
 
-    fn poll_wake(&mut self, context: &mut Context<'_>) -> bool {
-        let Some(wake) = &mut self.wake else { return false };
+    fn poll_wake(&mut self, context: &mut Context<'_>) -> Result<bool, Status> {
+        let Some(wake) = &mut self.wake else { return Ok(false) };
         if wake.as_mut().poll(context).is_pending() {
-            return false;
+            return Ok(false);
         }
         self.wake = None;
-        let Some(client) = &mut self.client else { return false };
+        if let Some(first) = self.first.take() {
+            self.client = Some(self.introduce(&first.head(), true)?);
+            return self.answer(&first).map(|()| true);
+        }
+        let Some(client) = &mut self.client else { return Ok(false) };
         let reaction = client.session.on_snapshot(client.snapshot.as_deref(), Instant::now().into_std());
         self.react(reaction);
-        true
+        Ok(true)
     }
 
-    fn on_request(&mut self, request: &R) -> Result<(), Status> {
-        let resource_type = match (self.service, request.type_url()) {
-            (Service::Single(own), "") => Some(own),
-            (Service::Single(own), url) if url == own.type_url() => Some(own),
-            (Service::Single(own), url) => {
-                let message = format!("this service serves {}, not {url}", own.type_url());
-                return Err(Status::invalid_argument(message));
-            }
-            (Service::Ads, "") => return Err(Status::invalid_argument("a request on ADS must have a type_url")),
-            (Service::Ads, url) => ResourceType::from_type_url(url),
-        };
+    /// Introduces the client, which may take its first two requests, and answers.
+    fn on_request(&mut self, request: R) -> Result<(), Status> {
         if self.client.is_none() {
-            self.client = Some(self.introduce(request)?);
+            let is_first = self.first.is_none();
+            if is_first && self.leaves_open_whether_it_starts(&request) {
+                self.first = Some(request);
+                self.wake = Some(Box::pin(tokio::time::sleep(SECOND_REQUEST_WITHIN)));
+                return Ok(());
+            }
+            let is_new_process = !request.head().holds_state;
+            match self.first.take() {
+                Some(first) => {
+                    self.client = Some(self.introduce(&first.head(), is_new_process)?);
+                    self.answer(&first)?;
+                }
+                None => {
+                    self.service.type_of(request.head().type_url)?;
+                    self.client = Some(self.introduce(&request.head(), is_new_process)?);
+                }
+            }
         }
+        self.answer(&request)
+    }
+
+    /// An Envoy that holds no clusters says so in its first request, whether it starts or comes back. One that comes
+    /// back asks for its listeners in the same breath; one that starts waits for the clusters first.
+    fn leaves_open_whether_it_starts(&self, request: &R) -> bool {
+        let head = request.head();
+        let is_clusters = head.type_url == ResourceType::Cluster.type_url();
+        R::PROTOCOL == Protocol::Delta && self.service == Service::Ads && is_clusters && !head.holds_state
+    }
+
+    fn answer(&mut self, request: &R) -> Result<(), Status> {
+        let head = request.head();
+        let resource_type = self.service.type_of(head.type_url)?;
         let Some(client) = &mut self.client else { return Ok(()) };
-        if let Some(node) = request.node().filter(|node| !node.id.is_empty() && node.id != client.node_id) {
+        if let Some(node) = head.node.filter(|node| !node.id.is_empty() && node.id != client.node_id) {
             let message = format!("this stream belongs to node {:?}, not to {:?}", client.node_id, node.id);
             return Err(Status::invalid_argument(message));
         }
         let Some(resource_type) = resource_type else {
             // A type that is not served must not disturb the others (xDS protocol; D36).
-            tracing::debug!(type_url = request.type_url(), node = client.node_id, "type is not served");
+            tracing::debug!(type_url = head.type_url, node = client.node_id, "type is not served");
             return Ok(());
         };
-        if let Some(error) = request.error() {
-            tracing::warn!(node = client.node_id, type_url = resource_type.type_url(), error, "resources rejected");
+        if let Some(error) = head.error {
+            tracing::warn!(node = client.node_id, type_url = head.type_url, error, "resources rejected");
         }
         let now = Instant::now().into_std();
         let reaction = request.apply(&mut client.session, resource_type, client.snapshot.as_deref(), now);
@@ -250,9 +207,9 @@ impl<R: DiscoveryMessage> DiscoveryStream<R> {
         Ok(())
     }
 
-    fn introduce(&self, request: &R) -> Result<Client, Status> {
-        let mut proxy = request
-            .node()
+    fn introduce(&self, head: &Head<'_>, is_new_process: bool) -> Result<Client, Status> {
+        let mut proxy = head
+            .node
             .and_then(proxy_of)
             .ok_or_else(|| Status::invalid_argument("the first request of a stream must carry a node with an id"))?;
         if self.service == Service::Single(ResourceType::Listener) {
@@ -264,7 +221,7 @@ impl<R: DiscoveryMessage> DiscoveryStream<R> {
             proxy,
             service: self.service,
             protocol: R::PROTOCOL,
-            is_new_process: !request.holds_state(),
+            is_new_process,
             peer: self.peer,
         });
         Ok(Client {
@@ -294,6 +251,21 @@ impl<R: DiscoveryMessage> DiscoveryStream<R> {
             self.outgoing.extend(wire::frames(R::PROTOCOL, &response));
         }
         self.wake = reaction.wake_at.map(|at| Box::pin(tokio::time::sleep_until(Instant::from_std(at))));
+    }
+}
+
+impl Service {
+    /// The type that a request is about; `None` on ADS for one that is not served.
+    fn type_of(self, type_url: &str) -> Result<Option<ResourceType>, Status> {
+        match (self, type_url) {
+            (Self::Single(own), "") => Ok(Some(own)),
+            (Self::Single(own), url) if url == own.type_url() => Ok(Some(own)),
+            (Self::Single(own), url) => {
+                Err(Status::invalid_argument(format!("this service serves {}, not {url}", own.type_url())))
+            }
+            (Self::Ads, "") => Err(Status::invalid_argument("a request on ADS must have a type_url")),
+            (Self::Ads, url) => Ok(ResourceType::from_type_url(url)),
+        }
     }
 }
 

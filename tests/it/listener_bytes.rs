@@ -9,7 +9,7 @@ use wasmplane::compile::{Kind, Member, Run, compile};
 use wasmplane::model::{
     Capabilities, Code, Digest, Direction, EnvVar, EnvVarSource, FailStrategy, ForwardTo, Host, ListenerProtocol,
     ListenerSpec, Module, ModuleLocation, ModuleRef, Plugin, PluginId, PluginKind, PluginRevision, PluginType,
-    Position, ProxyTemplate, PullPolicy, TemplateId, WasmProgram, WithoutConfig, WorkloadTarget,
+    Position, Program, ProxyTemplate, PullPolicy, TemplateId, WasmOptions, WasmProgram, WithoutConfig, WorkloadTarget,
 };
 use wasmplane::protobuf::to_json;
 use wasmplane::snapshot::{Extension, Resource};
@@ -54,12 +54,14 @@ fn plugin(name: &str, plugin_type: PluginType) -> Arc<PluginRevision> {
         priority: 0,
         plugin_type,
         fail_strategy: FailStrategy::FailClose,
-        program: WasmProgram {
+        program: Program::Wasm(WasmProgram {
             module,
             config: json!({"header": "x", "numbers": [1, 2.5]}).as_object().cloned(),
             root_id: "root".into(),
             env: vec![EnvVar { name: "A".into(), source: EnvVarSource::Inline("1".into()) }],
-        },
+            options: WasmOptions::default(),
+        }),
+        is_disabled: false,
     };
     let module = Module { digest: Digest::of(&bytes), bytes, refusals: Vec::new() };
     Arc::new(PluginRevision::new(Arc::new(plugin), Code::Module(Arc::new(module))))

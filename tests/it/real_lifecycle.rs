@@ -80,7 +80,10 @@ async fn a_plugin_reaches_only_the_proxies_and_listeners_that_it_selects() {
         for (name, ports) in [("web", [ports[0], ports[1]]), ("api", [ports[2], ports[3]])] {
             let mut spec: Value = serde_json::from_str(&template(
                 name,
-                &[listener(&format!("{name}-1"), ports[0], upstream), listener(&format!("{name}-2"), ports[1], upstream)],
+                &[
+                    listener(&format!("{name}-1"), ports[0], upstream),
+                    listener(&format!("{name}-2"), ports[1], upstream),
+                ],
             ))
             .unwrap();
             spec["spec"]["selector"] = json!({"matchLabels": {"app": name}});

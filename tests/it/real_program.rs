@@ -25,9 +25,12 @@ async fn a_rebuilt_module_is_in_traffic_a_moment_later() {
         // A build that fails leaves the last one in traffic, and its repair follows.
         std::fs::write(scene.control.modules().join("mine.wasm"), "half a mod").unwrap();
         let what = "a warning about the broken build";
-        let status = scene.until_status("default/mine", what, |it| it["warnings"].as_array().is_some_and(|it| {
-            it.iter().any(|warning| warning.as_str().unwrap_or_default().contains("a newer module is not to be had"))
-        }));
+        let status = scene.until_status("default/mine", what, |it| {
+            it["warnings"].as_array().is_some_and(|it| {
+                it.iter()
+                    .any(|warning| warning.as_str().unwrap_or_default().contains("a newer module is not to be had"))
+            })
+        });
         assert_ne!(status.await["moduleDigest"], first["moduleDigest"]);
         assert_eq!(scene.get().await.unwrap().header("x-build"), Some("3"));
         scene.control.module("mine.wasm", &modules::header("x-build", "4"));

@@ -194,9 +194,8 @@ pub fn manager(stat_prefix: &str, mut config: Value) -> Value {
         let type_url = format!("type.googleapis.com/envoy.extensions.filters.http.{of}");
         json!({"name": name, "typed_config": {"@type": type_url}})
     };
-    config["@type"] = json!(
-        "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
-    );
+    config["@type"] =
+        json!("type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager");
     config["stat_prefix"] = stat_prefix.into();
     config["http_filters"] = json!([
         filter("authentication", "jwt_authn.v3.JwtAuthentication"),

@@ -1,0 +1,62 @@
+//! The request messages of the two protocols, as the stream needs them.
+
+use std::time::Instant;
+
+use envoy_types::pb::envoy::config::core::v3::Node;
+use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
+
+use super::session::{Protocol, Reaction, Session};
+use crate::snapshot::{ResourceType, Snapshot};
+
+/// What both requests say.
+pub(super) struct Head<'a> {
+    pub node: Option<&'a Node>,
+    pub type_url: &'a str,
+    /// The client's words, where the request is a NACK.
+    pub error: Option<&'a str>,
+    /// Whether the client says that it holds something from an earlier stream.
+    pub holds_state: bool,
+}
+
+/// A request of one of the two protocols.
+pub(super) trait DiscoveryMessage: prost::Message + Default + Unpin + 'static {
+    const PROTOCOL: Protocol;
+
+    fn head(&self) -> Head<'_>;
+
+    fn apply(&self, session: &mut Session, of: ResourceType, snapshot: Option<&Snapshot>, now: Instant) -> Reaction;
+}
+
+impl DiscoveryMessage for DiscoveryRequest {
+    const PROTOCOL: Protocol = Protocol::Sotw;
+
+    fn head(&self) -> Head<'_> {
+        Head {
+            node: self.node.as_ref(),
+            type_url: &self.type_url,
+            error: self.error_detail.as_ref().map(|error| error.message.as_str()),
+            holds_state: !self.version_info.is_empty(),
+        }
+    }
+
+    fn apply(&self, session: &mut Session, of: ResourceType, snapshot: Option<&Snapshot>, now: Instant) -> Reaction {
+        session.on_sotw_request(of, self, snapshot, now)
+    }
+}
+
+impl DiscoveryMessage for DeltaDiscoveryRequest {
+    const PROTOCOL: Protocol = Protocol::Delta;
+
+    fn head(&self) -> Head<'_> {
+        Head {
+            node: self.node.as_ref(),
+            type_url: &self.type_url,
+            error: self.error_detail.as_ref().map(|error| error.message.as_str()),
+            holds_state: !self.initial_resource_versions.is_empty(),
+        }
+    }
+
+    fn apply(&self, session: &mut Session, of: ResourceType, snapshot: Option<&Snapshot>, now: Instant) -> Reaction {
+        session.on_delta_request(of, self, snapshot, now)
+    }
+}
