@@ -156,7 +156,12 @@ impl Session {
     pub(super) fn answered(&mut self, resource_type: ResourceType, nonce: u64) -> Option<Response> {
         let in_flight = &mut self.types.get_mut(&resource_type)?.in_flight;
         let position = in_flight.iter().position(|response| response.nonce == nonce)?;
-        Some(in_flight.remove(position))
+        let response = in_flight.remove(position);
+        if in_flight.is_empty() {
+            // A start fills it with a response per plugin, and nothing else does.
+            in_flight.shrink_to(1);
+        }
+        Some(response)
     }
 
     pub(super) fn acknowledge(&mut self, response: Response, now: Instant) -> Vec<Delivery> {

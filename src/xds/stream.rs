@@ -29,6 +29,9 @@ use super::session::{Limits, Protocol, Reaction, Session};
 use super::wire;
 use crate::snapshot::{ResourceType, Snapshot};
 
+/// Room for the frames of one small response.
+const FRAMES_AT_REST: usize = 4;
+
 /// How long the second request may take that tells an Envoy that comes back from one that starts.
 const SECOND_REQUEST_WITHIN: Duration = Duration::from_millis(100);
 
@@ -302,7 +305,11 @@ impl<R: DiscoveryMessage> Body for DiscoveryStream<R> {
         if let Some(frame) = this.outgoing.pop_front() {
             return Poll::Ready(Some(Ok(Frame::data(frame))));
         }
-        let Some(status) = this.ended.take() else { return Poll::Pending };
+        let Some(status) = this.ended.take() else {
+            // The answers of a start are many; a proxy that is up is sent one at a time.
+            this.outgoing.shrink_to(FRAMES_AT_REST);
+            return Poll::Pending;
+        };
         this.is_over = true;
         this.client = None;
         let mut trailers = HeaderMap::new();
