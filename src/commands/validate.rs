@@ -1,19 +1,24 @@
 //! `wasmplane validate`.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
 use super::{Format, Outcome};
-use crate::sources::{Finding, Loaded, load};
+use crate::sources::{Finding, Loaded, cross_check, load};
 
 /// Checks manifests offline: every fault with file, line and field path.
+///
+/// Exit codes: 0 fine, warnings or not; 1 faults; 2 a path that does not exist.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Files and folders; folders are read recursively.
     #[arg(required = true)]
     pub paths: Vec<PathBuf>,
+    /// The namespace whose plugins and templates reach every proxy.
+    #[arg(long, value_name = "NS", default_value = "istio-system")]
+    pub root_namespace: String,
     /// How to print what was found.
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
@@ -23,13 +28,42 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
     if let Some(missing) = args.paths.iter().find(|path| !path.exists()) {
         anyhow::bail!("{}: no such file or folder", missing.display());
     }
-    let loaded = load(&args.paths);
+    let mut loaded = load(&args.paths);
+    let together = cross_check(&loaded, &args.root_namespace);
+    loaded.warnings.extend(together);
+    let empty = args.paths.iter().filter(|path| is_without_manifests(path, &loaded)).map(|path| nothing(path));
+    let empty: Vec<_> = empty.collect();
+    loaded.warnings.extend(empty);
+    loaded.warnings.sort();
     let out = &mut std::io::stdout().lock();
     match args.format {
         Format::Text => write!(out, "{}", text(&loaded))?,
         Format::Json => writeln!(out, "{:#}", json(&loaded))?,
     }
     Ok(if loaded.faults.is_empty() { Outcome::Fine } else { Outcome::Finding })
+}
+
+/// Whether nothing at or below `path` says anything to us, good or bad.
+fn is_without_manifests(path: &Path, loaded: &Loaded) -> bool {
+    let mut origins = loaded.origins.values().map(|origin| &origin.file);
+    let mut findings = loaded.faults.iter().chain(&loaded.warnings).map(|finding| &finding.file);
+    !origins.any(|file| file.starts_with(path)) && !findings.any(|file| file.starts_with(path))
+}
+
+fn nothing(path: &Path) -> Finding {
+    let reason = match path.is_dir() {
+        true => "no manifests found: files named .yaml, .yml or .json with resources of ours",
+        false => "no manifests found: the file holds no resource of ours",
+    };
+    Finding {
+        file: path.to_owned(),
+        line: 0,
+        column: 0,
+        resource: String::new(),
+        plugin: None,
+        field: String::new(),
+        reason: reason.to_owned(),
+    }
 }
 
 fn text(loaded: &Loaded) -> String {
@@ -58,6 +92,7 @@ fn count(number: usize, noun: &str) -> String {
     if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
 }
 
+/// The fields are fixed: editors and CI rely on them.
 fn json(loaded: &Loaded) -> Value {
     let shown = |finding: &Finding| {
         json!({
@@ -70,7 +105,11 @@ fn json(loaded: &Loaded) -> Value {
         })
     };
     let all = |findings: &[Finding]| findings.iter().map(shown).collect::<Vec<_>>();
-    json!({"faults": all(&loaded.faults), "warnings": all(&loaded.warnings)})
+    json!({
+        "resources": loaded.plugins.len() + loaded.templates.len(),
+        "faults": all(&loaded.faults),
+        "warnings": all(&loaded.warnings),
+    })
 }
 
 #[cfg(test)]
@@ -123,10 +162,25 @@ mod tests {
         let validate = |spec: &str| {
             let head = "apiVersion: extensions.istio.io/v1alpha1\nkind: WasmPlugin\nmetadata: {name: a}\n";
             std::fs::write(&path, format!("{head}spec: {spec}\n")).unwrap();
-            run(Args { paths: vec![path.clone()], format: Format::Json }).unwrap()
+            run(args(&path)).unwrap()
         };
         assert_eq!(validate("{url: r/a, selector: {}}"), Outcome::Fine);
         assert_eq!(validate("{url: ''}"), Outcome::Finding);
-        assert!(run(Args { paths: vec![folder.path().join("none")], format: Format::Text }).is_err());
+        assert!(run(args(&folder.path().join("none"))).is_err());
+    }
+
+    fn args(path: &Path) -> Args {
+        Args { paths: vec![path.to_owned()], root_namespace: "istio-system".into(), format: Format::Json }
+    }
+
+    #[test]
+    fn a_folder_without_manifests_is_fine_but_not_in_silence() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("secret.yaml"), "{apiVersion: v1, kind: Secret}").unwrap();
+        let loaded = load(&[folder.path().to_owned()]);
+        assert!(is_without_manifests(folder.path(), &loaded));
+        assert_eq!(run(args(folder.path())).unwrap(), Outcome::Fine);
+        std::fs::write(folder.path().join("bad.yaml"), "a: [").unwrap();
+        assert!(!is_without_manifests(folder.path(), &load(&[folder.path().to_owned()])));
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Names in use, names that a listener used before an anchor came or went, and names that a static listener chose.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, OnceLock};
@@ -11,7 +11,7 @@ use dashmap::DashMap;
 
 use super::content::{Content, chain, rbac};
 use super::{Kind, Member, Run, lua, names, wasm};
-use crate::model::{PluginId, PluginRevision, PluginType, Position, Program, WithoutConfig};
+use crate::model::{Plugin, PluginId, PluginRevision, PluginType, Position, Program, WithoutConfig};
 use crate::snapshot::{Extension, Extensions, Resource};
 
 /// All that the extensions of one kind of proxy are made of.
@@ -19,6 +19,8 @@ pub struct Catalog {
     namespace: Arc<str>,
     root_namespace: Arc<str>,
     plugins: Vec<Member>,
+    /// Where each plugin stands in `plugins`.
+    indexes: HashMap<(PluginId, PluginType), usize>,
     /// The Wasm filter of each plugin, encoded once and shared by all that carry it.
     filters: Vec<OnceLock<Content>>,
     listeners: BTreeMap<String, HttpPlugins>,
@@ -35,11 +37,13 @@ pub struct HttpPlugins {
 
 impl Catalog {
     pub fn new(kind: &Kind, listeners: BTreeMap<String, HttpPlugins>) -> Self {
+        let plugins = kind.plugins.iter().map(|member| &member.plugin).enumerate();
         Self {
             namespace: kind.namespace.clone(),
             root_namespace: kind.root_namespace.clone(),
             filters: kind.plugins.iter().map(|_| OnceLock::new()).collect(),
             plugins: kind.plugins.clone(),
+            indexes: plugins.map(|(index, plugin)| ((plugin.id.clone(), plugin.plugin_type), index)).collect(),
             listeners,
             known: DashMap::new(),
         }
@@ -54,25 +58,22 @@ impl Catalog {
     }
 
     fn keep(&self, name: &str, build: impl FnOnce() -> Resource) -> Extension {
-        if let Some(resource) = self.known.get(name) {
-            return Extension::Known(resource.clone());
-        }
         let resource = self.known.entry(name.to_owned()).or_insert_with(|| Arc::new(build()));
         Extension::Known(resource.clone())
     }
 
     fn chain(&self, name: &str, listener: &str, positions: &RangeInclusive<Position>) -> Extension {
         match self.listeners.get(listener) {
-            Some(plugins) => self.keep(name, || self.gap(name, plugins, positions)),
+            Some(plugins) => self.keep(name, || self.gap(name, plugins, |it| positions.contains(&it.position))),
             None => Extension::PassThrough(Arc::new(chain(Vec::new()).into_resource(name))),
         }
     }
 
-    fn gap(&self, name: &str, on: &HttpPlugins, positions: &RangeInclusive<Position>) -> Resource {
+    fn gap(&self, name: &str, on: &HttpPlugins, is_in: impl Fn(&Plugin) -> bool) -> Resource {
         let members = on
             .plugins
             .iter()
-            .filter(|index| positions.contains(&self.plugins[**index].plugin.position))
+            .filter(|index| is_in(&self.plugins[**index].plugin))
             .filter_map(|index| Some((self.plugins[*index].plugin.id.to_string(), self.member(*index)?)));
         let stand_in = match on.without_config {
             WithoutConfig::Deny => rbac(PluginType::Http, false),
@@ -88,9 +89,8 @@ impl Catalog {
         (!is_nothing).then(|| self.filter(index).unwrap_or_else(|| rbac(member.plugin.plugin_type, false)))
     }
 
-    fn plugin(&self, name: &str, id: &PluginId, plugin_type: PluginType) -> Option<Extension> {
-        let is_meant = |member: &Member| member.plugin.id == *id && member.plugin.plugin_type == plugin_type;
-        let Some(index) = self.plugins.iter().position(is_meant) else {
+    fn plugin(&self, name: &str, id: PluginId, plugin_type: PluginType) -> Option<Extension> {
+        let Some(index) = self.indexes.get(&(id, plugin_type)).copied() else {
             return Some(Extension::PassThrough(Arc::new(rbac(plugin_type, true).into_resource(name))));
         };
         let member = &self.plugins[index];
@@ -121,12 +121,22 @@ fn filter_of(revision: &PluginRevision) -> Content {
 
 impl Extensions for Catalog {
     fn resolve(&self, name: &str) -> Option<Extension> {
+        // Every proxy of the kind asks for the same names: what was found once is not looked for again.
+        if let Some(resource) = self.known.get(name) {
+            return Some(Extension::Known(resource.clone()));
+        }
         if let Some((listener, positions)) = names::parse_chain(name) {
             return Some(self.chain(name, listener, &positions));
         }
         let (id, plugin_type) = PluginId::from_extension_name(name)?;
         let is_ours = id.namespace == self.namespace || id.namespace == self.root_namespace;
-        is_ours.then(|| self.plugin(name, &id, plugin_type)).flatten()
+        is_ours.then(|| self.plugin(name, id, plugin_type)).flatten()
+    }
+
+    fn resolve_with(&self, name: &str, owners: &[&str]) -> Option<Arc<Resource>> {
+        let (listener, positions) = names::parse_chain(name)?;
+        let is_in = |it: &Plugin| positions.contains(&it.position) || owners.contains(&&*it.id.to_string());
+        Some(Arc::new(self.gap(name, self.listeners.get(listener)?, is_in)))
     }
 }
 

@@ -1,28 +1,17 @@
 //! Does a plugin ask for this listener?
 
-use crate::model::{Direction, Plugin, TrafficMatch, WorkloadMode};
+use crate::model::{Direction, Plugin};
 
 /// Whether `spec.match` holds for a listener: entries are ORed, inside one mode AND ports must hold (Istio: R3).
 pub fn matches_listener(plugin: &Plugin, direction: Direction, port: u16) -> bool {
-    plugin.matches.is_empty() || plugin.matches.iter().any(|entry| holds(entry, direction, port))
-}
-
-fn holds(entry: &TrafficMatch, direction: Direction, port: u16) -> bool {
-    let is_mode = match entry.mode {
-        WorkloadMode::ClientAndServer => true,
-        WorkloadMode::Server => direction == Direction::Inbound,
-        // A gateway is a client of what stands behind it (R3.3).
-        WorkloadMode::Client => direction != Direction::Inbound,
-    };
-    // Port 0 stands for "no port" and never equals anything (R3.4).
-    let is_port = entry.ports.is_empty() || (port != 0 && entry.ports.contains(&port));
-    is_mode && is_port
+    plugin.matches.is_empty() || plugin.matches.iter().any(|entry| entry.holds(direction, port))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::compile::fixtures::plugin;
+    use crate::model::{TrafficMatch, WorkloadMode};
 
     #[test]
     fn the_case_table_of_istio_holds() {

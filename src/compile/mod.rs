@@ -31,6 +31,7 @@ mod tests;
 mod type_urls;
 mod wasm;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use applies::{Reason, applies, template_applies};
@@ -108,6 +109,8 @@ pub struct Compiled {
     pub snapshot: Arc<Snapshot>,
     /// One per plugin of the kind, in order.
     pub plugins: Vec<Carried>,
+    /// The carriers of all plugins, each once.
+    pub carriers: BTreeMap<(ResourceType, String), Version>,
     pub problems: Vec<Problem>,
 }
 

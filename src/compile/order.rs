@@ -2,13 +2,15 @@
 
 use std::cmp::{Ordering, Reverse};
 
-use crate::model::{Plugin, ProxyTemplate};
+use crate::model::{Plugin, PluginKind, ProxyTemplate};
 
-/// Position, higher priority first, own namespace before root, older first (absent is oldest), name, kind.
+/// Position, higher priority first, own namespace before root, older first (absent is oldest), name, kind: a WasmPlugin
+/// comes after what else has its name (Istio: R4.5).
 pub fn by_run(a: &Plugin, b: &Plugin, namespace: &str) -> Ordering {
     let rank = |plugin: &Plugin| (plugin.position, Reverse(plugin.priority), *plugin.id.namespace != *namespace);
     // `None` is less than any time: absent is oldest.
-    let rest = |plugin: &Plugin| (plugin.created, plugin.id.name.clone(), plugin.id.kind);
+    let kind = |plugin: &Plugin| (plugin.id.kind == PluginKind::WasmPlugin, plugin.id.kind);
+    let rest = |plugin: &Plugin| (plugin.created, plugin.id.name.clone(), kind(plugin));
     rank(a).cmp(&rank(b)).then_with(|| rest(a).cmp(&rest(b)))
 }
 

@@ -34,7 +34,10 @@ pub fn compile(kind: &Kind) -> Compiled {
         endpoints: emit::resources(ResourceType::Endpoint, &merged.endpoints, &merged),
         extensions: catalog.clone(),
     };
-    Compiled { snapshot: Arc::new(snapshot), plugins: carried(kind, &served, &catalog), problems }
+    let plugins = carried(kind, &served, &catalog);
+    let carriers = plugins.iter().flat_map(|plugin| &plugin.carriers).cloned();
+    let carriers = carriers.map(|(resource_type, name, version)| ((resource_type, name), version)).collect();
+    Compiled { snapshot: Arc::new(snapshot), plugins, carriers, problems }
 }
 
 fn http_plugins(merged: &Merged, plans: &[Plan]) -> BTreeMap<String, HttpPlugins> {

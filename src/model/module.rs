@@ -6,11 +6,13 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use super::EnvoyVersion;
 
 /// A sha256, in lower-case hex where it is printed.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct Digest([u8; 32]);
 
 /// The text is not 64 lower-case hex digits.
@@ -60,8 +62,22 @@ impl FromStr for Digest {
     }
 }
 
+impl From<Digest> for String {
+    fn from(digest: Digest) -> Self {
+        digest.to_string()
+    }
+}
+
+impl TryFrom<String> for Digest {
+    type Error = InvalidDigest;
+
+    fn try_from(text: String) -> Result<Self, InvalidDigest> {
+        text.parse()
+    }
+}
+
 /// `spec.url`, taken apart.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum ModuleLocation {
     /// `oci://…`, or no scheme: the reference without its scheme.
     Oci(String),
@@ -82,7 +98,7 @@ impl fmt::Display for ModuleLocation {
 }
 
 /// `spec.imagePullPolicy`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum PullPolicy {
     /// Always for an image tagged `latest` or not at all, else IfNotPresent.
     #[default]
@@ -92,7 +108,7 @@ pub enum PullPolicy {
 }
 
 /// A module as a plugin asks for it. Equal references share one fetch and one state.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ModuleRef {
     pub location: ModuleLocation,
     /// `spec.sha256`: what the bytes must be.

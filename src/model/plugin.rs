@@ -6,10 +6,12 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{ModuleRef, Selector};
+use serde::{Deserialize, Serialize};
+
+use super::{Direction, ModuleRef, Selector};
 
 /// The kind of resource a plugin was written as. Two kinds may hold the same namespace and name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum PluginKind {
     WasmPlugin,
     TrafficExtension,
@@ -52,7 +54,7 @@ impl PluginKind {
 ///     "trafficextension:shop/auth"
 /// );
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PluginId {
     pub namespace: Arc<str>,
     pub name: Arc<str>,
@@ -116,7 +118,7 @@ impl FromStr for PluginId {
 }
 
 /// Where in a filter chain a plugin stands: the positions of Istio and Maistra together, first to last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Position {
     PreAuthN,
     PostAuthN,
@@ -157,14 +159,14 @@ impl Position {
 }
 
 /// `spec.type`: which kind of filter chain the plugin is a filter of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum PluginType {
     Http,
     Network,
 }
 
 /// `spec.failStrategy`. FAIL_RELOAD counts as FAIL_CLOSE wherever a stand-in is chosen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum FailStrategy {
     #[default]
     FailClose,
@@ -189,7 +191,7 @@ impl FailStrategy {
 }
 
 /// Which proxies a plugin or template asks for, its namespace aside.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WorkloadTarget {
     /// No selector and no reference: everything that its namespace reaches.
     Everything,
@@ -200,7 +202,7 @@ pub enum WorkloadTarget {
 }
 
 /// One entry of `spec.targetRefs`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TargetReference {
     pub group: String,
     pub kind: String,
@@ -208,7 +210,7 @@ pub struct TargetReference {
 }
 
 /// `match[].mode`. Absent and UNDEFINED are `ClientAndServer`: both match any listener.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WorkloadMode {
     Client,
     Server,
@@ -217,15 +219,29 @@ pub enum WorkloadMode {
 }
 
 /// One entry of `spec.match`; entries are ORed, inside an entry mode AND ports must hold.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrafficMatch {
     pub mode: WorkloadMode,
     /// Empty means any port.
     pub ports: Vec<u16>,
 }
 
+impl TrafficMatch {
+    /// Whether a listener of that direction and port has such traffic: mode AND ports (Istio: R3).
+    pub fn holds(&self, direction: Direction, port: u16) -> bool {
+        let is_mode = match self.mode {
+            WorkloadMode::ClientAndServer => true,
+            WorkloadMode::Server => direction == Direction::Inbound,
+            // A gateway is a client of what stands behind it (R3.3).
+            WorkloadMode::Client => direction != Direction::Inbound,
+        };
+        // Port 0 stands for "no port" and never equals anything (R3.4).
+        is_mode && (self.ports.is_empty() || (port != 0 && self.ports.contains(&port)))
+    }
+}
+
 /// Where an environment variable of the VM gets its value.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EnvVarSource {
     /// The text itself.
     Inline(String),
@@ -234,27 +250,28 @@ pub enum EnvVarSource {
 }
 
 /// One entry of `spec.vmConfig.env`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EnvVar {
     pub name: String,
     pub source: EnvVarSource,
 }
 
 /// What a plugin runs.
-#[derive(Clone, Debug, PartialEq)]
+#[allow(clippy::large_enum_variant, reason = "a plugin is always behind an Arc")]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Program {
     Wasm(WasmProgram),
     Lua(LuaProgram),
 }
 
 /// A script, part of the specification itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LuaProgram {
     pub source: String,
 }
 
 /// A module, and with what it runs.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WasmProgram {
     pub module: ModuleRef,
     /// `pluginConfig`; `None` when absent or empty (the module then sees an empty configuration).
@@ -266,7 +283,7 @@ pub struct WasmProgram {
 }
 
 /// Envoy's Wasm settings that no field of Istio's API has. Absent: Envoy's own default.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WasmOptions {
     /// `PluginConfig.allow_on_headers_stop_iteration`.
     pub allow_on_headers_stop_iteration: Option<bool>,
@@ -277,7 +294,7 @@ pub struct WasmOptions {
 }
 
 /// How long Envoy waits before it makes a failed VM anew.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReloadBackoff {
     pub base: Duration,
     /// At least `base`; absent: ten times `base`, as Envoy has it.
@@ -285,7 +302,7 @@ pub struct ReloadBackoff {
 }
 
 /// A plugin, checked and complete: every default is filled in.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plugin {
     pub id: PluginId,
     /// `metadata.creationTimestamp`; absent is oldest.

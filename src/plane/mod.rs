@@ -4,8 +4,8 @@
 
 mod admin;
 mod fleet;
-mod json_file;
-mod last_good;
+mod keepsakes;
+mod memory;
 mod metrics;
 mod proxies;
 mod pushes;
@@ -28,7 +28,6 @@ use tokio_util::task::TaskTracker;
 
 use self::admin::{AdminState, Gauges, Query};
 use self::fleet::{FleetDoor, FleetEvents};
-use self::last_good::LastGoodFile;
 use self::reconcile::Reconciler;
 use crate::modules::{self, Modules};
 use crate::sources::{Directory, Loaded};
@@ -53,15 +52,15 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
     let xds_listener = listen("xds", settings.xds_listen).await?;
     let admin_listener = listen("admin", settings.admin_listen).await?;
 
-    let last_good = LastGoodFile::open(&settings.data_dir);
-    let directory = Directory::open_with(settings.config, last_good.texts());
+    let (memory, last_good) = memory::Memory::open(&settings.data_dir);
+    let directory = Directory::open_with(settings.config, &last_good);
     let modules =
         Modules::open(modules::Settings { data_dir: settings.data_dir.clone(), module_files: settings.module_files });
     let pushes = pushes::Pushes::default();
     let xds_metrics = xds::Metrics::default();
     let metrics = Arc::new(metrics::Metrics::new(&xds_metrics, &modules, &pushes));
     let refusals = refusals::Refusals::open(&settings.data_dir);
-    let reconciler = Reconciler::new(settings.root_namespace, refusals, pushes);
+    let reconciler = Reconciler::new(settings.root_namespace, refusals, memory, pushes);
 
     let (door, events) = FleetDoor::new();
     let (queries, asked) = mpsc::channel(admin::QUERIES);
@@ -71,7 +70,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
     let limits = xds::Limits { max_response_bytes: settings.max_response_bytes, ..xds::Limits::default() };
 
     let tasks = TaskTracker::new();
-    let inputs = Inputs { directory: directory.watch(), last_good, modules: modules.clone(), events, asked };
+    let inputs = Inputs { directory: directory.watch(), modules: modules.clone(), events, asked };
     tasks.spawn(directory.run(shutdown.clone()));
     tasks.spawn(modules.run(shutdown.clone()));
     tasks.spawn(reconcile(reconciler, inputs, changes, ready, shutdown.clone()));
@@ -97,7 +96,6 @@ async fn listen(service: &'static str, address: SocketAddr) -> anyhow::Result<Tc
 /// Everything that the reconciler hears of.
 struct Inputs {
     directory: watch::Receiver<Arc<Loaded>>,
-    last_good: LastGoodFile,
     modules: Modules,
     events: FleetEvents,
     asked: mpsc::Receiver<Query>,
@@ -130,7 +128,6 @@ async fn reconcile(
             }
             Ok(()) = inputs.directory.changed() => {
                 let loaded = inputs.directory.borrow_and_update().clone();
-                inputs.last_good.save(&loaded.last_good);
                 reconciler.pushes.begin();
                 let wanted = reconciler.on_loaded(loaded);
                 inputs.modules.want(wanted);

@@ -62,6 +62,7 @@ pub struct Proxies {
     streams: HashMap<StreamId, ProxyKey>,
     by_namespace: HashMap<String, HashSet<ProxyKey>>,
     by_label: HashMap<(String, String), HashSet<ProxyKey>>,
+    by_node_id: HashMap<String, HashSet<ProxyKey>>,
     next_key: u64,
 }
 
@@ -91,12 +92,12 @@ impl Proxies {
         snapshots: watch::Sender<Option<Arc<Snapshot>>>,
     ) -> ProxyKey {
         let peer = hello.peer.map(|peer| peer.ip());
-        let namesakes = || self.proxies.iter().filter(|(_, other)| other.proxy.node_id == hello.proxy.node_id);
+        let namesakes = || self.namesakes(&hello.proxy.node_id);
         let sibling = namesakes()
             .find(|(_, other)| {
                 other.peer == peer && other.streams.values().all(|stream| stream.service != hello.service)
             })
-            .map(|(key, _)| *key);
+            .map(|(key, _)| key);
         let numbers: BTreeSet<usize> = namesakes().map(|(_, other)| other.number).collect();
         let added = ProxyStream { service: hello.service, protocol: hello.protocol, snapshots };
         let key = match sibling {
@@ -121,6 +122,12 @@ impl Proxies {
         key
     }
 
+    /// Live proxies with that node id.
+    fn namesakes(&self, node_id: &str) -> impl Iterator<Item = (ProxyKey, &Connected)> {
+        let keys = self.by_node_id.get(node_id).into_iter().flatten();
+        keys.filter_map(|key| Some((*key, self.proxies.get(key)?)))
+    }
+
     fn add(&mut self, proxy: Proxy, is_new_process: bool, peer: Option<IpAddr>, number: usize) -> ProxyKey {
         self.next_key += 1;
         let key = ProxyKey(self.next_key);
@@ -131,6 +138,7 @@ impl Proxies {
                 format!("{}#{number}", proxy.node_id)
             }
         };
+        self.by_node_id.entry(proxy.node_id.clone()).or_default().insert(key);
         self.by_namespace.entry(proxy.namespace.clone()).or_default().insert(key);
         for label in &proxy.labels {
             self.by_label.entry((label.0.clone(), label.1.clone())).or_default().insert(key);
@@ -161,6 +169,7 @@ impl Proxies {
             return None;
         }
         let connected = self.proxies.remove(&key)?;
+        leave(&mut self.by_node_id, &connected.proxy.node_id, key);
         leave(&mut self.by_namespace, &connected.proxy.namespace, key);
         for (label, value) in &connected.proxy.labels {
             leave(&mut self.by_label, &(label.clone(), value.clone()), key);

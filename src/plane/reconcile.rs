@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::fleet::Arrival;
+use super::memory::Memory;
 use super::proxies::{GroupKey, Proxies, ProxyKey};
 use super::pushes::Pushes;
 use super::refusals::Refusals;
@@ -17,8 +18,8 @@ use super::table::{PluginTable, Touched};
 use crate::compile::{Compiled, Kind, KindKey, Run, compile, select};
 use crate::model::{ModuleRef, ModuleState, PluginId, ProxyTemplate, Revision, TemplateId};
 use crate::modules::{NotesByModule, releases};
-use crate::snapshot::ResourceType;
-use crate::sources::Loaded;
+use crate::snapshot::{ResourceType, Version};
+use crate::sources::{Finding, Loaded, cross_check};
 use crate::xds::{Delivery, Outcome, Report};
 
 /// How long proxies wait for modules: all of them after the control plane's start, so that none of them is told to do
@@ -30,12 +31,17 @@ pub const MODULES_WITHIN: Duration = Duration::from_secs(10);
 pub struct Reconciler {
     pub(super) root_namespace: String,
     pub(super) loaded: Arc<Loaded>,
+    /// What the resources mean together that none of them shows alone.
+    pub(super) together: Vec<Finding>,
     pub(super) table: PluginTable,
     pub(super) proxies: Proxies,
     modules: Arc<BTreeMap<ModuleRef, ModuleState>>,
     pub(super) notes: NotesByModule,
     refusals: Refusals,
+    memory: Memory,
     kinds: HashMap<KindKey, Weak<Compiled>>,
+    /// ECDS resources whose plugins are in the table as good; until the table changes.
+    proven: HashSet<Version>,
     /// Proxies to be looked at in the next flush.
     touched: HashSet<ProxyKey>,
     /// Nothing is served before the sources are loaded and the modules had their time (design, section 5, rule 9).
@@ -48,16 +54,19 @@ pub struct Reconciler {
 }
 
 impl Reconciler {
-    pub fn new(root_namespace: String, refusals: Refusals, pushes: Pushes) -> Self {
+    pub fn new(root_namespace: String, refusals: Refusals, mut memory: Memory, pushes: Pushes) -> Self {
         Self {
             root_namespace,
             loaded: Arc::default(),
-            table: PluginTable::default(),
+            together: Vec::new(),
+            table: PluginTable::recall(memory.take_plugins()),
             proxies: Proxies::default(),
             modules: Arc::default(),
             notes: Arc::default(),
             refusals,
+            memory,
             kinds: HashMap::new(),
+            proven: HashSet::new(),
             touched: HashSet::new(),
             opens_at: Instant::now() + MODULES_WITHIN,
             is_open: false,
@@ -87,8 +96,10 @@ impl Reconciler {
         for template in changed_templates(&self.loaded, &loaded) {
             self.touched.extend(self.proxies.touched_by_template(&template, &self.root_namespace));
         }
+        self.memory.keep_sources(&loaded);
+        self.together = cross_check(&loaded, &self.root_namespace);
         self.loaded = loaded;
-        self.table.entries().filter_map(|entry| entry.desired.module().cloned()).collect()
+        self.table.wanted()
     }
 
     pub fn on_modules(&mut self, modules: Arc<BTreeMap<ModuleRef, ModuleState>>, notes: NotesByModule) {
@@ -143,13 +154,17 @@ impl Reconciler {
 
     fn on_delivery(&mut self, key: ProxyKey, delivery: Delivery) {
         let Some(connected) = self.proxies.get_mut(key) else { return };
-        if delivery.outcome == Outcome::Accepted && delivery.resource.resource_type == ResourceType::ExtensionConfig {
+        let is_accepted_extension =
+            delivery.outcome == Outcome::Accepted && delivery.resource.resource_type == ResourceType::ExtensionConfig;
+        if is_accepted_extension && self.proven.insert(delivery.resource.version.clone()) {
             for part in &delivery.resource.parts {
                 let (Ok(plugin), Some(revision)) = (part.owner.parse::<PluginId>(), Revision::parse(&part.revision))
                 else {
                     continue;
                 };
-                self.table.record_good(&plugin, revision);
+                if self.table.record_good(&plugin, revision) {
+                    self.memory.keep_plugin(&plugin, &self.table.remember(&plugin));
+                }
             }
         }
         let refused = connected.progress.fold(delivery);
@@ -170,8 +185,7 @@ impl Reconciler {
     pub fn flush(&mut self) {
         let now = Instant::now();
         if !self.is_open {
-            let is_loading = self.table.entries().any(|entry| matches!(entry.module, ModuleState::Pending));
-            if is_loading && now < self.opens_at {
+            if self.table.is_loading() && now < self.opens_at {
                 return;
             }
             self.is_open = true;
@@ -268,6 +282,7 @@ impl Reconciler {
     }
 
     fn touch_plugins(&mut self, touched: Vec<Touched>) {
+        self.proven.clear();
         for Touched { id, scopes } in touched {
             if let Some(entry) = self.table.get(&id) {
                 log_module(&id, &entry.module);

@@ -4,24 +4,24 @@
 //! revision must not be sent again to the same process (design, section 5, rule 4).
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::json_file;
+use super::keepsakes::Keepsakes;
 use crate::model::{EnvoyVersion, PluginId, Proxy, Revision};
 
 /// A proxy with something to remember takes some 300 bytes: 3 MB at most. Past it the memory starts anew, which costs
 /// each of them one more refusal.
 const PROXIES: usize = 10_000;
 
-/// The file under the data folder.
-const FILE: &str = "refusals.json";
+/// Refused revisions kept per proxy: enough to outlast any sensible sequence of edits.
+const REVISIONS: usize = 32;
 
 /// Refused revisions by node id and Envoy build, with Envoy's words.
 #[derive(Debug)]
 pub struct Refusals {
-    path: PathBuf,
+    kept: Keepsakes,
     proxies: BTreeMap<String, Vec<Refusal>>,
 }
 
@@ -34,10 +34,10 @@ struct Refusal {
 }
 
 impl Refusals {
+    /// Reads what was remembered.
     pub fn open(data_dir: &Path) -> Self {
-        let path = data_dir.join(FILE);
-        let proxies = json_file::read(&path);
-        Self { path, proxies }
+        let (kept, proxies) = Keepsakes::open(data_dir.join("refusals"));
+        Self { kept, proxies }
     }
 
     /// What this Envoy process refused before.
@@ -53,26 +53,26 @@ impl Refusals {
     /// This proxy starts as a new process: it may take what the one before refused.
     pub fn forget(&mut self, proxy: &Proxy) {
         if self.proxies.remove(&key(proxy)).is_some() {
-            self.save();
+            self.kept.retain(|kept| self.proxies.contains_key(kept));
         }
     }
 
     pub fn record(&mut self, proxy: &Proxy, plugin: &PluginId, revision: Revision, message: &str) {
         if self.proxies.len() >= PROXIES {
             self.proxies.clear();
+            self.kept.retain(|_| false);
         }
-        let refusals = self.proxies.entry(key(proxy)).or_default();
+        let key = key(proxy);
+        let refusals = self.proxies.entry(key.clone()).or_default();
         let (plugin, revision) = (plugin.to_string(), revision.to_string());
         if refusals.iter().any(|known| known.plugin == plugin && known.revision == revision) {
             return;
         }
+        if refusals.len() >= REVISIONS {
+            refusals.remove(0);
+        }
         refusals.push(Refusal { plugin, revision, message: message.to_owned() });
-        self.save();
-    }
-
-    fn save(&self) {
-        // Refusals are rare.
-        json_file::write(&self.path, &self.proxies);
+        self.kept.put(&key, refusals);
     }
 }
 

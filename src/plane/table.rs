@@ -2,12 +2,17 @@
 //!
 //! Pure. One writer: the reconciler.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::model::{Code, ModuleRef, ModuleState, Plugin, PluginEntry, PluginId, PluginKind, PluginRevision, Revision};
+use serde::{Deserialize, Serialize};
+
+use crate::model::{
+    Code, Digest, ModuleRef, ModuleState, Plugin, PluginEntry, PluginId, PluginKind, PluginRevision, Revision,
+};
 
 /// Accepted revisions kept per plugin: the one that runs and the one before, for proxies that refuse the newer.
 const GOOD_REVISIONS: usize = 2;
@@ -20,19 +25,68 @@ pub struct Touched {
     pub scopes: Vec<Arc<Plugin>>,
 }
 
+/// A good revision without its bytes, as it is kept across restarts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Remembered {
+    plugin: Arc<Plugin>,
+    code: RememberedCode,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+enum RememberedCode {
+    Module(Digest),
+    OnProxy(PathBuf),
+    InSpecification,
+}
+
 #[derive(Debug)]
 struct Row {
     entry: PluginEntry,
     first_seen: Instant,
+    /// Good revisions from before a restart, newest first, until their modules are read back.
+    remembered: Vec<Remembered>,
 }
 
 /// All plugins.
 #[derive(Debug, Default)]
 pub struct PluginTable {
     rows: BTreeMap<PluginId, Row>,
+    /// From before a restart, until the plugin is loaded.
+    remembered: BTreeMap<PluginId, Vec<Remembered>>,
 }
 
 impl PluginTable {
+    /// Begins with the good revisions from before a restart.
+    pub fn recall(remembered: BTreeMap<PluginId, Vec<Remembered>>) -> Self {
+        Self { rows: BTreeMap::new(), remembered }
+    }
+
+    /// What [`PluginTable::recall`] needs of a plugin.
+    pub fn remember(&self, id: &PluginId) -> Vec<Remembered> {
+        let row = self.rows.get(id);
+        let good = row.into_iter().flat_map(|row| &row.entry.good).map(|good| Remembered::of(good));
+        let older = row.into_iter().flat_map(|row| row.remembered.iter().cloned());
+        good.chain(older).take(GOOD_REVISIONS).collect()
+    }
+
+    /// Modules of what is to run, and of what is to run where that is refused.
+    pub fn wanted(&self) -> BTreeSet<ModuleRef> {
+        let of = |row: &Row| {
+            let running = row.entry.running.as_ref().and_then(|running| digest(&running.code));
+            let good = row.entry.good.iter().map(|good| Remembered::of(good));
+            let good = good.chain(row.remembered.iter().cloned());
+            let good = good.filter(|good| running.is_none() || good.digest() != running);
+            let pinned: Vec<_> = good.filter_map(|good| good.module()).collect();
+            pinned.into_iter().chain(row.entry.desired.module().cloned())
+        };
+        self.rows.values().flat_map(of).collect()
+    }
+
+    /// Whether some plugin may still come to a module that it waits for.
+    pub fn is_loading(&self) -> bool {
+        self.rows.values().any(|row| matches!(row.entry.module, ModuleState::Pending) || !row.remembered.is_empty())
+    }
+
     pub fn get(&self, id: &PluginId) -> Option<&PluginEntry> {
         self.rows.get(id).map(|row| &row.entry)
     }
@@ -87,7 +141,8 @@ impl PluginTable {
                     };
                     entry.take_module(modules);
                     touched.push(Touched { id: id.clone(), scopes: entry.scopes() });
-                    self.rows.insert(id.clone(), Row { entry, first_seen: now });
+                    let remembered = self.remembered.remove(id).unwrap_or_default();
+                    self.rows.insert(id.clone(), Row { entry, first_seen: now, remembered });
                 }
             }
         }
@@ -99,23 +154,81 @@ impl PluginTable {
         let mut touched = Vec::new();
         for (id, row) in &mut self.rows {
             let before = row.entry.scopes();
-            if row.entry.take_module(modules) {
+            let is_remembered = row.take_remembered(modules);
+            if row.entry.take_module(modules) | is_remembered {
                 touched.push(Touched { id: id.clone(), scopes: [before, row.entry.scopes()].concat() });
             }
         }
         touched
     }
 
-    /// Some proxy accepted this revision.
-    pub fn record_good(&mut self, id: &PluginId, revision: Revision) {
-        let Some(row) = self.rows.get_mut(id) else { return };
+    /// Some proxy accepted this revision. Whether that is news, to be remembered.
+    pub fn record_good(&mut self, id: &PluginId, revision: Revision) -> bool {
+        let Some(row) = self.rows.get_mut(id) else { return false };
         let PluginEntry { running, good, .. } = &mut row.entry;
-        let Some(running) = running.as_ref().filter(|running| running.revision == revision) else { return };
-        if good.first().is_none_or(|newest| newest.revision != revision) {
-            good.retain(|older| older.revision != revision);
-            good.insert(0, running.clone());
-            good.truncate(GOOD_REVISIONS);
+        let Some(running) = running.as_ref().filter(|running| running.revision == revision) else { return false };
+        if good.first().is_some_and(|newest| newest.revision == revision && newest.plugin == running.plugin) {
+            return false;
         }
+        good.retain(|older| older.revision != revision);
+        good.insert(0, running.clone());
+        good.truncate(GOOD_REVISIONS);
+        true
+    }
+}
+
+impl Row {
+    /// Turns what is remembered into revisions again as their modules come; what has none any more is forgotten.
+    fn take_remembered(&mut self, modules: &BTreeMap<ModuleRef, ModuleState>) -> bool {
+        let before = self.remembered.len();
+        let entry = &mut self.entry;
+        self.remembered.retain(|remembered| {
+            let code = match &remembered.code {
+                RememberedCode::OnProxy(path) => Code::OnProxy(path.clone()),
+                RememberedCode::InSpecification => Code::InSpecification,
+                RememberedCode::Module(_) => match remembered.module().and_then(|module| modules.get(&module)) {
+                    Some(ModuleState::Ready(code)) => code.clone(),
+                    Some(ModuleState::Failed { .. }) => return false,
+                    Some(ModuleState::Pending) | None => return true,
+                },
+            };
+            let revision = PluginRevision::new(remembered.plugin.clone(), code);
+            if entry.good.len() < GOOD_REVISIONS && entry.good.iter().all(|good| good.revision != revision.revision) {
+                entry.good.push(Arc::new(revision));
+            }
+            false
+        });
+        self.remembered.len() != before
+    }
+}
+
+impl Remembered {
+    fn of(revision: &PluginRevision) -> Self {
+        let code = match &revision.code {
+            Code::Module(module) => RememberedCode::Module(module.digest),
+            Code::OnProxy(path) => RememberedCode::OnProxy(path.clone()),
+            Code::InSpecification => RememberedCode::InSpecification,
+        };
+        Self { plugin: revision.plugin.clone(), code }
+    }
+
+    fn digest(&self) -> Option<Digest> {
+        match &self.code {
+            RememberedCode::Module(digest) => Some(*digest),
+            RememberedCode::OnProxy(_) | RememberedCode::InSpecification => None,
+        }
+    }
+
+    /// The very bytes: from the store, or from where they came from at first.
+    fn module(&self) -> Option<ModuleRef> {
+        Some(ModuleRef { sha256: Some(self.digest()?), ..self.plugin.module()?.clone() })
+    }
+}
+
+fn digest(code: &Code) -> Option<Digest> {
+    match code {
+        Code::Module(module) => Some(module.digest),
+        Code::OnProxy(_) | Code::InSpecification => None,
     }
 }
 
@@ -144,6 +257,10 @@ impl Follow for PluginEntry {
                 self.running = Some(Arc::new(next));
                 is_new = true;
             }
+        } else if self.running.is_none() && !self.good.is_empty() {
+            // After a restart: what ran before it goes on.
+            self.running = self.good.first().cloned();
+            is_new = true;
         }
         self.module = state;
         is_new

@@ -1,13 +1,14 @@
 //! The reconciler as a whole: changes in, snapshots and states out; no socket, and the clock stands still.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::sync::watch;
 use tokio::time::{Duration, advance};
 
 use super::fleet::Arrival;
+use super::memory::Memory;
 use super::pushes::Pushes;
 use super::reconcile::Reconciler;
 use super::refusals::Refusals;
@@ -34,7 +35,7 @@ type Snapshots = watch::Receiver<Option<Arc<Snapshot>>>;
 impl World {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let reconciler = Reconciler::new("root".into(), Refusals::open(folder.path()), Pushes::default());
+        let reconciler = reconciler(folder.path());
         let mut world = Self { reconciler, loaded: Loaded::default(), modules: BTreeMap::new(), streams: 0, folder };
         let template = template();
         world.loaded.templates.insert(template.id.clone(), Arc::new(template));
@@ -103,6 +104,11 @@ impl World {
     fn listed(&self, plugin: &str) -> admin::Plugin {
         self.reconciler.list_plugins().into_iter().find(|it| it.id == plugin).unwrap()
     }
+}
+
+fn reconciler(data_dir: &Path) -> Reconciler {
+    let (memory, _) = Memory::open(data_dir);
+    Reconciler::new("root".into(), Refusals::open(data_dir), memory, Pushes::default())
 }
 
 fn module_ref(name: &str) -> ModuleRef {
@@ -287,7 +293,7 @@ async fn a_refusal_is_remembered_for_a_process_and_forgotten_for_the_next() {
     assert_eq!(owners(&served), ["shop/log"], "its neighbour goes on");
     world.reconciler.on_report(Report::Gone(stream));
 
-    world.reconciler = Reconciler::new("root".into(), Refusals::open(world.folder.path()), Pushes::default());
+    world.reconciler = reconciler(world.folder.path());
     world.settle();
     let (stream, served) = world.connect("e1", &[], false);
     assert_eq!(owners(&served), ["shop/log"]);

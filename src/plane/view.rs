@@ -104,7 +104,8 @@ impl Reconciler {
     fn warnings(&self, id: &PluginId, off_listeners: u32) -> Vec<String> {
         let of_plugin = |finding: &&crate::sources::Finding| finding.plugin.as_ref() == Some(id);
         let said = |finding: &crate::sources::Finding| format!("{}: {}", finding.field, finding.reason);
-        let mut warnings: Vec<_> = self.loaded.warnings.iter().filter(of_plugin).map(said).collect();
+        let mut warnings: Vec<_> =
+            self.loaded.warnings.iter().chain(&self.together).filter(of_plugin).map(said).collect();
         // A resource that was edited into something wrong goes on running as it was.
         let kept = |finding: &crate::sources::Finding| format!("not taken over: {}: {}", finding.field, finding.reason);
         warnings.extend(self.loaded.faults.iter().filter(of_plugin).map(kept));

@@ -68,7 +68,7 @@ pub fn to_json(full_name: &str, message: &[u8]) -> Value {
         .unwrap_or(Value::Null)
 }
 
-fn descriptor(full_name: &str) -> MessageDescriptor {
+pub(super) fn descriptor(full_name: &str) -> MessageDescriptor {
     POOL.get_message_by_name(full_name).expect("callers name messages of the Envoy API")
 }
 

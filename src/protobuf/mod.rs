@@ -8,9 +8,11 @@ mod envoy;
 mod refusal;
 mod rules;
 mod suggestion;
+mod walk;
 
 pub use envoy::{InvalidMessage, Violation, from_json, refusals, to_json, violations};
 pub use suggestion::did_you_mean;
+pub use walk::{Part, walk};
 
 /// The admin API, generated from `proto/wasmplane/admin/v1/admin.proto`.
 #[allow(missing_docs, clippy::all, clippy::pedantic, unreachable_pub, missing_debug_implementations)]

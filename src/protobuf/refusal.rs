@@ -155,7 +155,7 @@ fn spelled<'a>(field: &'a FieldDescriptor, json: &'a Json) -> (&'a str, &'a Json
     entry.unwrap_or((field.name(), &Json::Null))
 }
 
-fn key_text(key: &MapKey) -> String {
+pub(super) fn key_text(key: &MapKey) -> String {
     match key {
         MapKey::Bool(key) => key.to_string(),
         MapKey::I32(key) => key.to_string(),

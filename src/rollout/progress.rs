@@ -84,8 +84,14 @@ impl Progress {
 
     /// Whether every resource that carries a plugin here was acknowledged.
     pub fn is_settled(&self) -> bool {
-        let carried = self.expected.iter().flat_map(|compiled| &compiled.plugins);
-        carried.into_iter().all(|carried| self.holds(carried))
+        let Some(compiled) = &self.expected else { return true };
+        // Asked after every answer: both are in order, so that one walk finds all.
+        let mut accepted = self.accepted.iter();
+        compiled.carriers.iter().all(|(carrier, version)| {
+            accepted
+                .find(|(name, _)| *name >= carrier)
+                .is_some_and(|(name, resource)| name == carrier && resource.version == *version)
+        })
     }
 
     /// The state of a plugin that is to run here. `desired` is the revision that the operator wants, where it is known.

@@ -28,6 +28,12 @@ pub enum Extension {
 pub trait Extensions: Send + Sync + fmt::Debug {
     /// `None` for a name that is malformed or of a foreign namespace: those get silence.
     fn resolve(&self, name: &str) -> Option<Extension>;
+
+    /// The resource of `name` with the parts of these owners beside its own, for as long as they must not leave it yet.
+    /// `None` where there is no such thing.
+    fn resolve_with(&self, _name: &str, _owners: &[&str]) -> Option<Arc<Resource>> {
+        None
+    }
 }
 
 /// All that one kind of proxy is served.

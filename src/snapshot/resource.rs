@@ -87,7 +87,7 @@ impl Resource {
             resource.string(3, &self.name);
             let mut field = Rope::new();
             field.message(2, &resource);
-            field
+            field.packed()
         })
     }
 
@@ -96,7 +96,7 @@ impl Resource {
         self.sotw_field.get_or_init(|| {
             let mut field = Rope::new();
             field.message(2, &self.any());
-            field
+            field.packed()
         })
     }
 

@@ -13,6 +13,8 @@ pub struct Rope {
 
 /// Pieces shorter than this are copied into their neighbour: a separate frame would cost more.
 const SHARE_FROM: usize = 1024;
+/// Pieces from this size on are never copied: the larger part of a module.
+const NEVER_COPIED: usize = 4096;
 
 impl Rope {
     pub fn new() -> Self {
@@ -89,6 +91,19 @@ impl Rope {
         }
     }
 
+    /// The same bytes in as few slices as can be without copying large ones. Each slice costs every connection that it
+    /// is sent on a write of its own.
+    pub fn packed(&self) -> Self {
+        let mut segments: Vec<Bytes> = Vec::new();
+        for run in self.segments.chunk_by(|one, other| one.len().max(other.len()) < NEVER_COPIED) {
+            match run {
+                [alone] => segments.push(alone.clone()),
+                _ => segments.push(run.concat().into()),
+            }
+        }
+        Self { segments, len: self.len }
+    }
+
     /// One contiguous copy.
     pub fn to_bytes(&self) -> Bytes {
         let mut whole = BytesMut::with_capacity(self.len);
@@ -128,5 +143,22 @@ mod tests {
         };
         assert_eq!(source.to_bytes(), expected.encode_to_vec());
         assert!(source.segments().iter().any(|segment| segment.as_ptr() == module.as_ptr()));
+    }
+
+    #[test]
+    fn a_packed_rope_has_the_same_bytes_and_still_shares_large_pieces() {
+        let module = Bytes::from(vec![7; 5000]);
+        let mut rope = Rope::new();
+        for size in [900, 900, 900] {
+            rope.bytes(1, vec![1; size].into());
+        }
+        rope.bytes(2, module.clone());
+        rope.string(3, "end");
+
+        let packed = rope.packed();
+
+        assert_eq!((packed.to_bytes(), packed.len()), (rope.to_bytes(), rope.len()));
+        assert_eq!((rope.segments().len(), packed.segments().len()), (5, 3));
+        assert_eq!(packed.segments()[1].as_ptr(), module.as_ptr());
     }
 }

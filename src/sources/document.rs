@@ -43,6 +43,8 @@ pub(super) struct Declaration {
     /// The document again, as JSON on one line: what a restart needs to read it back.
     pub text: String,
     pub place: Place,
+    /// Where its fields are, for what is only found later.
+    pub outline: Arc<Node>,
     pub faults: Vec<Finding>,
     pub warnings: Vec<Finding>,
 }
@@ -72,7 +74,7 @@ enum Kind {
 pub(super) fn declarations(file: &Path, document: &Node) -> Vec<Declaration> {
     let text = |key| document.get(key).and_then(Node::as_text);
     let (Some(api_version), Some(kind)) = (text("apiVersion"), text("kind")) else {
-        return vec![refused(file, document, "", "is no Kubernetes resource: apiVersion and kind are required")];
+        return vec![refused(file, document, "", &no_resource(document))];
     };
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
     if let (Some(item_kind), Some(items)) = (kind.strip_suffix("List"), document.get("items"))
@@ -85,6 +87,22 @@ pub(super) fn declarations(file: &Path, document: &Node) -> Vec<Declaration> {
         return stranger(file, document, group, kind).into_iter().collect();
     }
     vec![ours(file, document, (group, version, kind))]
+}
+
+/// Says which of the two is missing, and what was written in its place.
+fn no_resource(document: &Node) -> String {
+    let Value::Map(entries) = &document.value else {
+        return "is no Kubernetes resource: it must be an object with apiVersion and kind".to_owned();
+    };
+    let missing = ["apiVersion", "kind"].into_iter().filter(|key| document.get(key).and_then(Node::as_text).is_none());
+    let told = missing.map(|wanted| {
+        let slip = entries.iter().find(|(key, _)| key.text != wanted && key.text.eq_ignore_ascii_case(wanted));
+        slip.map_or(wanted.to_owned(), |(key, _)| format!("{wanted} (here it is \"{}\")", key.text))
+    });
+    format!(
+        "is no Kubernetes resource: apiVersion and kind must be text, and there is no {}",
+        told.collect::<Vec<_>>().join(" and no ")
+    )
 }
 
 fn list(file: &Path, api_version: &str, item_kind: &str, items: &Node) -> Vec<Declaration> {
@@ -255,12 +273,17 @@ fn timestamp(field: &Field<'_>, report: &mut Report<'_>) -> Option<Timestamp> {
     text.parse().map_err(wrong).ok()
 }
 
+/// The fields that the cross check speaks of.
+const OUTLINED: [&str; 7] = ["selector", "match", "targetRefs", "lua", "wasm", "listeners", "envoy"];
+
 impl Declaration {
     fn new(document: &Node, identity: Option<Identity>, content: Option<Content>, report: Report<'_>) -> Self {
         let content = content.filter(|_| report.faults.is_empty());
         let text = if content.is_some() { json_text(document) } else { String::new() };
         let Report { faults, warnings, .. } = report;
-        Self { identity, content, text, place: document.place, faults, warnings }
+        let fields: &[&str] = if content.is_some() { &OUTLINED } else { &[] };
+        let outline = Arc::new(document.outline(fields));
+        Self { identity, content, text, place: document.place, outline, faults, warnings }
     }
 }
 

@@ -77,6 +77,104 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_resource_is_told_what_it_lacks() {
+        let reason = |text: &str| parse_one(text).faults[0].reason.clone();
+        let start = "is no Kubernetes resource: ";
+        let both = "apiVersion and kind must be text, and there is no ";
+        assert_eq!(reason("- a"), format!("{start}it must be an object with apiVersion and kind"));
+        assert_eq!(reason("apiVersion: v1\nKind: List"), format!("{start}{both}kind (here it is \"Kind\")"));
+        assert_eq!(reason("a: b"), format!("{start}{both}apiVersion and no kind"));
+    }
+
+    #[test]
+    fn lines_are_counted_the_same_with_carriage_returns_and_a_byte_order_mark() {
+        let text = "\u{feff}apiVersion: extensions.istio.io/v1alpha1\r\nkind: WasmPlugin\r\nmetadata: {name: a}\r\n\
+                    spec:\r\n  url: r/a\r\n  phase: authn\r\n";
+        assert_eq!((parse_one(text).faults[0].line, parse_one(text).faults[0].column), (6, 3));
+    }
+
+    mod whatever_the_bytes {
+        use proptest::prelude::*;
+
+        use super::*;
+
+        /// What manifests are made of, and what they are broken with.
+        const PIECES: [&str; 40] = [
+            "apiVersion: ",
+            "extensions.istio.io/v1alpha1",
+            "wasmplane.io/v1alpha1",
+            "kind: ",
+            "WasmPlugin",
+            "ProxyTemplate",
+            "TrafficExtension",
+            "List",
+            "items:",
+            "metadata: ",
+            "{name: a}",
+            "annotations: ",
+            "wasmplane.io/disabled",
+            "spec:",
+            "url: ",
+            "match: ",
+            "ports: ",
+            "number: ",
+            "envoy:",
+            "listeners:",
+            "\n",
+            "\n  ",
+            "\n    ",
+            "- ",
+            "---\n",
+            "\t",
+            ": ",
+            "{",
+            "}",
+            "[",
+            "]",
+            "'",
+            "\"",
+            "&a ",
+            "*a",
+            "<<: ",
+            "|\n",
+            "!!binary ",
+            "null",
+            "99999999999999999999",
+        ];
+
+        proptest! {
+            #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+            #[test]
+            fn nothing_panics_on_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+                let _ = parse(Path::new("a.yaml"), &bytes);
+            }
+
+            #[test]
+            fn nothing_panics_on_what_looks_like_a_manifest(
+                pieces in proptest::collection::vec(proptest::sample::select(&PIECES[..]), 0..40)
+            ) {
+                let _ = parse(Path::new("a.yaml"), pieces.concat().as_bytes());
+            }
+
+            /// Whatever stands in a field, it is read or refused.
+            #[test]
+            fn nothing_panics_on_a_value_in_the_wrong_place(
+                kind in proptest::sample::select(&["WasmPlugin", "TrafficExtension"][..]),
+                field in proptest::sample::select(&["url", "wasm", "lua", "match", "selector", "targetRefs", "priority", "vmConfig"][..]),
+                value in proptest::sample::select(&["1", "''", "[]", "{}", "[null]", "[{}]", "{matchLabels: []}", "1e99", "{url: 1}", "[[1]]"][..]),
+            ) {
+                let text = format!(
+                    "apiVersion: extensions.istio.io/v1alpha1\nkind: {kind}\nmetadata: {{name: a}}\nspec: {{{field}: {value}}}\n"
+                );
+                let declared = parse(Path::new("a.yaml"), text.as_bytes()).unwrap().declarations;
+                prop_assert_eq!(declared.len(), 1);
+                prop_assert!(declared[0].content.is_some() || !declared[0].faults.is_empty());
+            }
+        }
+    }
+
+    #[test]
     fn nesting_has_a_limit_that_the_stack_can_bear() {
         let nested = |depth: usize| format!("{}1{}", "{a: ".repeat(depth), "}".repeat(depth));
         assert!(parse(Path::new("a.yaml"), nested(120).as_bytes()).is_ok());

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::document::{Content, Declaration, Identity};
 use super::merge::merge;
 use super::report::about_file;
-use super::yaml::Place;
+use super::yaml::{Node, Place};
 use super::{Finding, LastGood, Loaded, manifest};
 use crate::model::Digest;
 
@@ -70,6 +70,7 @@ pub(super) struct Good {
     pub content: Content,
     pub text: String,
     pub place: Place,
+    pub outline: Arc<Node>,
     /// The file says something else by now, which is refused.
     pub is_stale: bool,
 }
@@ -178,6 +179,7 @@ impl FileMemory {
                 identity,
                 text: declaration.text,
                 place: declaration.place,
+                outline: declaration.outline,
                 is_stale: false,
             });
             self.good.extend(fresh.or(old.map(|old| Good { is_stale: true, ..old })));

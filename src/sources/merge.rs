@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::document::{Content, Identity};
 use super::memory::{FileMemory, Good};
 use super::report::about_file;
-use super::{Finding, Loaded};
+use super::{Finding, Loaded, Origin};
 
 /// Where a resource was declared.
 #[derive(Clone, Copy)]
@@ -33,6 +33,8 @@ pub(super) fn merge(files: &BTreeMap<PathBuf, FileMemory>, faults: Vec<Finding>)
         // What stands in a file goes before what only once stood in one; then the smaller path, then the first.
         let Some(winner) = candidates.iter().min_by_key(|candidate| candidate.good.is_stale) else { continue };
         insert(&mut loaded, identity, &winner.good.content);
+        let origin = Origin { file: winner.file.to_owned(), outline: winner.good.outline.clone() };
+        loaded.origins.insert(identity.to_string(), origin);
         let losers = candidates.iter().filter(|candidate| candidate.good.content != winner.good.content);
         let told = losers.filter(|loser| !loser.good.is_stale || winner.good.is_stale);
         loaded.faults.extend(told.map(|loser| overruled(identity, loser, winner)));

@@ -11,6 +11,7 @@
 //!              ├ traffic_extension        with every fault of it at once
 //!              └ proxy_template ─ native
 //!   memory ─ merge                        the last good content of each file, made one
+//!   cross                                 what only shows where all of it is looked at together
 //! ```
 //!
 //! A file is read when it was closed after writing or renamed into place. What is broken, has turned empty, is refused
@@ -18,6 +19,7 @@
 //! is gone from a sound file; a `--config` folder that vanishes as a whole deletes nothing.
 
 mod annotations;
+mod cross;
 mod directory;
 #[cfg(test)]
 mod directory_tests;
@@ -33,6 +35,7 @@ mod merge;
 mod module_url;
 mod names;
 mod native;
+mod native_sense;
 mod proxy_template;
 mod report;
 mod scanner;
@@ -52,9 +55,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+pub use self::cross::cross_check;
 pub use self::directory::Directory;
 use self::memory::Memory;
 use self::scanner::{Scanner, Writes};
+use self::yaml::{Node, Place};
 use crate::model::{Plugin, PluginId, ProxyTemplate, TemplateId};
 
 /// All resources of all files at one moment.
@@ -66,12 +71,29 @@ pub struct Loaded {
     pub faults: Vec<Finding>,
     /// What was accepted and yet has no or a surprising effect.
     pub warnings: Vec<Finding>,
+    /// Where each resource stands, by its kind and name, such as `WasmPlugin shop/auth`.
+    pub origins: BTreeMap<String, Origin>,
     /// What a restart needs so that a file broken by then takes nothing away; to be kept on disk.
     pub last_good: LastGood,
 }
 
 /// Per file, the text of its last good resources; see [`Directory::open_with`].
 pub type LastGood = BTreeMap<PathBuf, Arc<str>>;
+
+/// Where a resource stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    pub file: PathBuf,
+    outline: Arc<Node>,
+}
+
+impl Origin {
+    /// Line and column of what is nearest to the field.
+    pub fn locate(&self, field: &str) -> (usize, usize) {
+        let Place { line, column } = self.outline.locate(field);
+        (line, column)
+    }
+}
 
 /// One thing to say about one place in a file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

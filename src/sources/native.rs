@@ -3,13 +3,14 @@
 //! An unknown field is refused by its path, at any depth, and so is what breaks Envoy's own field rules.
 
 use super::fields::{Field, Object};
+use super::native_sense;
 use super::proxy_template::Names;
 use super::report::Report;
 use crate::model::{NativeKind, NativeResource};
 use crate::protobuf::{Violation, from_json, refusals, violations};
 
 /// The four lists: the kind, its field, its message, and the fields that may hold its name.
-const LISTS: [(NativeKind, &str, &str, [&str; 2]); 4] = [
+static LISTS: [(NativeKind, &str, &str, [&str; 2]); 4] = [
     (NativeKind::Listener, "listeners", "envoy.config.listener.v3.Listener", ["name", "name"]),
     (NativeKind::Cluster, "clusters", "envoy.config.cluster.v3.Cluster", ["name", "name"]),
     (NativeKind::Route, "routes", "envoy.config.route.v3.RouteConfiguration", ["name", "name"]),
@@ -20,6 +21,20 @@ const LISTS: [(NativeKind, &str, &str, [&str; 2]); 4] = [
         ["cluster_name", "clusterName"],
     ),
 ];
+
+/// The field of `spec.envoy` that holds the resources of a kind.
+pub(super) fn list_of(kind: NativeKind) -> &'static str {
+    row(kind).1
+}
+
+/// The message that a resource of a kind is.
+pub(super) fn message_of(kind: NativeKind) -> &'static str {
+    row(kind).2
+}
+
+fn row(kind: NativeKind) -> &'static (NativeKind, &'static str, &'static str, [&'static str; 2]) {
+    LISTS.iter().find(|(known, ..)| *known == kind).expect("every kind is in the table")
+}
 
 /// What a listener may have in the place of an address.
 const ADDRESSES: [&str; 5] = ["address", "internal_listener", "internalListener", "api_listener", "apiListener"];
@@ -36,10 +51,10 @@ pub(super) fn noun(kind: NativeKind) -> &'static str {
 
 /// Reads `spec.envoy`.
 pub(super) fn read(field: &Field<'_>, names: &mut Names, report: &mut Report<'_>) -> Vec<NativeResource> {
-    let known = LISTS.map(|(_, key, ..)| key);
+    let known = LISTS.each_ref().map(|(_, key, ..)| *key);
     let Some(object) = field.object(&known, report) else { return Vec::new() };
     let mut resources = Vec::new();
-    for (kind, key, message, name_keys) in LISTS {
+    for &(kind, key, message, name_keys) in &LISTS {
         let items = object.get(key).and_then(|list| list.list(usize::MAX, report)).unwrap_or_default();
         for item in items {
             resources.extend(resource(kind, message, name_keys, &item, names, report));
@@ -81,7 +96,11 @@ fn resource(
             report.fault(&path, reason);
         }
     }
-    Some(NativeResource { kind, name: name?, message: encoded.ok()? })
+    let encoded = encoded.ok()?;
+    for (path, reason) in native_sense::faults(message, &encoded) {
+        report.fault(&format!("{}.{path}", field.path), reason);
+    }
+    Some(NativeResource { kind, name: name?, message: encoded })
 }
 
 fn address(listener: &Object<'_>, report: &mut Report<'_>) {

@@ -1,10 +1,11 @@
 //! The `spec` of a ProxyTemplate, turned into a [`ProxyTemplate`]: the short form; `native` has the other one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use jiff::Timestamp;
 
+use super::cross::{self, Socket};
 use super::fields::{Field, shown_text};
 use super::names::is_host_name;
 use super::native;
@@ -53,14 +54,31 @@ pub(super) fn read(
     let mut names = Names::default();
     let listeners = spec.get("listeners").map(|field| listeners(&field, &mut names, report)).unwrap_or_default();
     let native = spec.get("envoy").map(|field| native::read(&field, &mut names, report)).unwrap_or_default();
-    Some(ProxyTemplate {
+    let template = ProxyTemplate {
         id: id.clone(),
         created,
         selector,
         without_config: without_config.unwrap_or_default(),
         listeners,
         native,
-    })
+    };
+    addresses(&template, report);
+    Some(template)
+}
+
+/// Envoy refuses the second listener on an address; it is not served, and the others are, so it is no fault.
+fn addresses(template: &ProxyTemplate, report: &mut Report<'_>) {
+    let mut taken: BTreeMap<Socket, String> = BTreeMap::new();
+    for shape in cross::listeners(template) {
+        let Some(socket) = shape.socket else { continue };
+        match taken.get(&socket) {
+            Some(other) => {
+                let reason = format!("is not served: listener \"{other}\" has the same address {socket}");
+                report.warn(&shape.path, reason);
+            }
+            None => _ = taken.insert(socket, shape.name),
+        }
+    }
 }
 
 fn listeners(field: &Field<'_>, names: &mut Names, report: &mut Report<'_>) -> Vec<ListenerSpec> {
@@ -249,6 +267,19 @@ mod tests {
         assert!(has("17 spec.envoy.clusters[0].lb_policy: ", "did you mean \"ROUND_ROBIN\"?"), "{told:#?}");
         assert!(has("19 spec.envoy.endpoints[0].cluster_name: ", "is required"), "{told:#?}");
         assert_eq!(told.len(), 5, "{told:#?}");
+    }
+
+    #[test]
+    fn of_two_listeners_on_one_address_the_second_is_warned_of() {
+        let spec = "  listeners:\n  - {name: a, direction: INBOUND, port: 80, bind: '::1', protocol: TCP}\n  envoy:\n    listeners:\n    \
+                    - {name: b, address: {socketAddress: {address: '0:0::1', portValue: 80}}}\n    \
+                    - {name: c, address: {socketAddress: {address: '::1', portValue: 80, protocol: UDP}}}\n    \
+                    - {name: d, address: {socketAddress: {address: '::1', portValue: 0}}}\n    \
+                    - {name: e, address: {socketAddress: {address: '::1', portValue: 0}}}\n";
+        let warnings: Vec<_> =
+            declaration(spec).warnings.into_iter().map(|it| (it.line, it.field, it.reason)).collect();
+        let reason = "is not served: listener \"a\" has the same address [::1]:80";
+        assert_eq!(warnings, [(9, "spec.envoy.listeners[0]".to_owned(), reason.to_owned())]);
     }
 
     #[test]

@@ -14,13 +14,13 @@ pub(super) struct Place {
 }
 
 /// A value and where it begins.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Node {
     pub value: Value,
     pub place: Place,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Value {
     Null,
     Bool(bool),
@@ -32,7 +32,7 @@ pub(super) enum Value {
 }
 
 /// A key of a mapping and where it begins.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Key {
     pub text: String,
     pub place: Place,
@@ -112,6 +112,27 @@ impl Node {
         }
     }
 
+    /// The same tree without what stands in it: where everything is, for [`Node::locate`]. Below `spec` only `fields`.
+    pub(super) fn outline(&self, fields: &[&str]) -> Node {
+        let Value::Map(entries) = &self.value else { return self.bare() };
+        let spec = entries.iter().find(|(key, _)| key.text == "spec").map(|(key, spec)| {
+            let Value::Map(entries) = &spec.value else { return (key.clone(), spec.bare()) };
+            let kept = entries.iter().filter(|(key, _)| fields.contains(&key.text.as_str()));
+            let kept = kept.map(|(key, node)| (key.clone(), node.bare())).collect();
+            (key.clone(), Node { value: Value::Map(kept), place: spec.place })
+        });
+        Node { value: Value::Map(spec.into_iter().collect()), place: self.place }
+    }
+
+    fn bare(&self) -> Node {
+        let value = match &self.value {
+            Value::List(items) => Value::List(items.iter().map(Node::bare).collect()),
+            Value::Map(entries) => Value::Map(entries.iter().map(|(key, node)| (key.clone(), node.bare())).collect()),
+            _ => Value::Null,
+        };
+        Node { value, place: self.place }
+    }
+
     /// The place nearest to `path` (such as `spec.match[0].ports`): of its key, its list item, or of the deepest
     /// ancestor that exists.
     pub(super) fn locate(&self, path: &str) -> Place {
@@ -144,9 +165,16 @@ impl Node {
     }
 }
 
+/// What is left of `path` after `key`. Protobuf's JSON spells a field in two ways; a path may have the other one.
 fn after_key<'p>(path: &'p str, key: &str) -> Option<&'p str> {
-    let tail = path.strip_prefix(key)?;
+    let tail = path.strip_prefix(key).or_else(|| path.strip_prefix(snake_case(key)?.as_str()))?;
     (tail.is_empty() || tail.starts_with(['.', '['])).then_some(tail)
+}
+
+fn snake_case(key: &str) -> Option<String> {
+    let has_humps = key.contains(|c: char| c.is_ascii_uppercase());
+    let spelled = |c: char| if c.is_ascii_uppercase() { vec!['_', c.to_ascii_lowercase()] } else { vec![c] };
+    has_humps.then(|| key.chars().flat_map(spelled).collect())
 }
 
 impl From<serde_saphyr::Location> for Place {

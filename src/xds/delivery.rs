@@ -5,7 +5,7 @@ use std::sync::Arc;
 use dashmap::DashSet;
 
 use crate::model::EnvoyVersion;
-use crate::snapshot::{Part, Resource};
+use crate::snapshot::{Part, Resource, Version};
 
 /// A client's answer to one resource.
 #[derive(Clone, Debug)]
@@ -29,14 +29,20 @@ pub enum Outcome {
 #[derive(Debug, Default)]
 pub struct Proofs {
     accepted: DashSet<(Option<EnvoyVersion>, Part)>,
+    /// Resources of several parts that are all in `accepted`: almost every ACK is of one that others have acknowledged.
+    whole: DashSet<(Option<EnvoyVersion>, String, Version)>,
 }
 
-/// A proof takes some 150 bytes: 15 MB at most. Past it everything is proved anew, which costs only time.
+/// A proof takes some 150 bytes: 30 MB at most. Past it everything is proved anew, which costs only time.
 const PROOFS: usize = 100_000;
 
 impl Proofs {
     pub fn record(&self, build: Option<EnvoyVersion>, resource: &Resource) {
-        if self.accepted.len() >= PROOFS {
+        if self.covers_whole(build, resource) {
+            return;
+        }
+        if self.accepted.len().max(self.whole.len()) >= PROOFS {
+            self.whole.clear();
             self.accepted.clear();
         }
         for part in &resource.parts {
@@ -44,10 +50,18 @@ impl Proofs {
                 self.accepted.insert((build, part.clone()));
             }
         }
+        if resource.parts.len() > 1 {
+            self.whole.insert((build, resource.name.clone(), resource.version.clone()));
+        }
     }
 
     /// Whether nothing in this resource can surprise a client of that build.
     pub fn cover(&self, build: Option<EnvoyVersion>, resource: &Resource) -> bool {
-        resource.parts.iter().all(|part| self.accepted.contains(&(build, part.clone())))
+        self.covers_whole(build, resource)
+            || resource.parts.iter().all(|part| self.accepted.contains(&(build, part.clone())))
+    }
+
+    fn covers_whole(&self, build: Option<EnvoyVersion>, resource: &Resource) -> bool {
+        resource.parts.len() > 1 && self.whole.contains(&(build, resource.name.clone(), resource.version.clone()))
     }
 }

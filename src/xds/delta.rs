@@ -32,6 +32,9 @@ impl Session {
             };
         }
         match self.types.get_mut(&resource_type) {
+            // An answer and nothing else, as most requests are.
+            Some(_) if request.resource_names_subscribe.is_empty() && request.resource_names_unsubscribe.is_empty() => {
+            }
             Some(state) => {
                 let changed =
                     state.subscription.update(&request.resource_names_subscribe, &request.resource_names_unsubscribe);

@@ -3,13 +3,14 @@
 //!
 //! Pure, as the session that it belongs to.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::held::TypeState;
 use super::schedule::{Target, extension_names};
 use super::session::{Reaction, Session};
-use crate::snapshot::{Extension, Resource, ResourceType, Snapshot};
+use crate::snapshot::{Extension, Resource, ResourceType, Snapshot, Version};
 
 /// How long an unproven resource is held back for ECDS subscriptions that a listener in flight will cause. Envoy
 /// sends them before it acknowledges the listener; a client that never acknowledges is not waited for.
@@ -36,31 +37,46 @@ impl Session {
             self.send(ResourceType::ExtensionConfig, vec![resource], Vec::new(), now, reaction);
         }
         let state = &self.types[&ResourceType::ExtensionConfig];
-        let mut due: Vec<_> = target
-            .values()
-            .filter(|resource| state.is_due(resource) && !state.is_in_flight(&resource.name))
+        let in_flight: BTreeMap<&str, &Version> = state.in_flight_versions().collect();
+        let is_sent = |resource: &Resource| in_flight.get(resource.name.as_str()) == Some(&&resource.version);
+        let unsent: Vec<_> = target.values().filter(|resource| state.is_due(resource) && !is_sent(resource)).collect();
+        let mut waiting = unsent.len();
+        let mut due: Vec<_> = unsent
+            .into_iter()
+            .filter(|resource| !in_flight.contains_key(resource.name.as_str()))
             .filter(|resource| !state.joins(resource, &target).any(|neighbour| state.has_refused(neighbour)))
             .cloned()
             .collect();
         let waits_for_join = |resource: &Arc<Resource>| state.joins(resource, &target).next().is_some();
-        // Parts that change places in a ring have no order that keeps them all: then all go at once.
+        // Parts that change places in a ring have no order that keeps them all: one resource keeps what leaves it until
+        // that has joined elsewhere. Where it cannot, all go at once.
         let is_ring = state.in_flight.is_empty() && due.iter().all(waits_for_join);
+        if is_ring && let Some(both) = due.iter().find_map(|resource| state.with_leaving(resource, &target, snapshot)) {
+            due = vec![both];
+        }
         if !is_ring {
             due.retain(|resource| !waits_for_join(resource));
         }
         // What cannot fail goes first, and what replaces something that works goes last (rule 11).
-        due.sort_by_key(|resource| (!self.proofs.cover(self.build, resource), state.has_accepted(&resource.name)));
+        due.sort_by_cached_key(|resource| {
+            (!self.proofs.cover(self.build, resource), state.has_accepted(&resource.name))
+        });
         for resource in due {
             if !self.is_held_back(&resource, now, reaction) {
                 self.send(ResourceType::ExtensionConfig, vec![resource], Vec::new(), now, reaction);
+                waiting -= 1;
             }
         }
         self.correct_version(now, reaction);
+        self.has_sent_all &= waiting == 0 && !self.types[&ResourceType::ExtensionConfig].owes_answer;
     }
 
     /// Names that get silence, said once each: a static listener that asks for one waits for nothing.
     fn report_unanswered(&mut self, target: &Target, reaction: &mut Reaction) {
         let state = self.types.get_mut(&ResourceType::ExtensionConfig).expect("called for a subscribed type");
+        if target.len() == state.subscription.names.len() {
+            return;
+        }
         for name in &state.subscription.names {
             let is_silent = !target.contains_key(name) && !state.held.contains_key(name);
             if is_silent && state.told_missing.insert(name.clone()) {
@@ -136,6 +152,11 @@ impl Session {
 }
 
 impl TypeState {
+    fn in_flight_versions(&self) -> impl Iterator<Item = (&str, &Version)> {
+        let resources = self.in_flight.iter().flat_map(|response| &response.resources);
+        resources.map(|resource| (resource.name.as_str(), &resource.version))
+    }
+
     /// Whether the client has to be sent this ECDS resource, and has not refused it.
     fn is_due(&self, resource: &Resource) -> bool {
         self.differs(resource) && !self.has_refused(resource)
@@ -158,7 +179,9 @@ impl TypeState {
     /// The neighbours to which a part of this resource moves, and which have not accepted it yet: it must not leave
     /// here before that.
     fn joins<'a>(&'a self, resource: &'a Resource, target: &'a Target) -> impl Iterator<Item = &'a Arc<Resource>> {
-        let current = self.content(&resource.name).into_iter().flat_map(|current| &current.parts);
+        // Mostly the same plugins in the same order, one of them edited.
+        let is_other = |current: &&Arc<Resource>| !owners(current).eq(owners(resource));
+        let current = self.content(&resource.name).filter(is_other).into_iter().flat_map(|current| &current.parts);
         let leaving = current.map(|part| &*part.owner).filter(|owner| !has_part(resource, owner));
         let is_neighbour =
             |other: &Resource| other.name != resource.name && group_of(&other.name) == group_of(&resource.name);
@@ -170,6 +193,19 @@ impl TypeState {
             target.values().filter(joins)
         })
     }
+
+    /// This resource with what leaves it for a neighbour, unless the client has that already or refused it.
+    fn with_leaving(&self, resource: &Resource, target: &Target, snapshot: &Snapshot) -> Option<Arc<Resource>> {
+        let neighbours: Vec<_> = self.joins(resource, target).collect();
+        let current = self.content(&resource.name)?.parts.iter().map(|part| &*part.owner);
+        let is_leaving = |owner: &&str| !has_part(resource, owner) && neighbours.iter().any(|it| has_part(it, owner));
+        let both = snapshot.extensions.resolve_with(&resource.name, &current.filter(is_leaving).collect::<Vec<_>>())?;
+        self.is_due(&both).then_some(both)
+    }
+}
+
+fn owners(resource: &Resource) -> impl Iterator<Item = &str> {
+    resource.parts.iter().map(|part| &*part.owner)
 }
 
 fn has_part(resource: &Resource, owner: &str) -> bool {

@@ -19,7 +19,7 @@ pub(super) struct Head<'a> {
 }
 
 /// A request of one of the two protocols.
-pub(super) trait DiscoveryMessage: prost::Message + Default + 'static {
+pub(super) trait DiscoveryMessage: prost::Message + Default + Unpin + 'static {
     const PROTOCOL: Protocol;
 
     fn head(&self) -> Head<'_>;

@@ -18,11 +18,16 @@ impl Session {
     pub(super) fn schedule(&mut self, snapshot: Option<&Snapshot>, now: Instant, reaction: &mut Reaction) {
         // No stream is answered before all sources are loaded once: what is missing would be removed (rule 9).
         let Some(snapshot) = snapshot else { return };
+        if self.has_sent_all {
+            return;
+        }
+        self.has_sent_all = true;
         self.plan_set(ResourceType::Cluster, snapshot, now, reaction);
         self.plan_set(ResourceType::Endpoint, snapshot, now, reaction);
         self.plan_extensions(snapshot, now, reaction);
         self.plan_set(ResourceType::Listener, snapshot, now, reaction);
         self.plan_set(ResourceType::Route, snapshot, now, reaction);
+        self.has_sent_all &= reaction.wake_at.is_none();
     }
 
     /// Listeners, clusters, routes, endpoints: at most one response without an answer per type, so that a slow
@@ -47,6 +52,7 @@ impl Session {
             return;
         }
         if state.must_not_repeat(&target, now, reaction) || !due.is_empty() && self.must_wait(resource_type, &due) {
+            self.has_sent_all = false;
             return;
         }
         self.types.get_mut(&resource_type).expect("looked up above").begin(version_of(&target));
@@ -59,6 +65,9 @@ impl Session {
     /// Finds out what a reconnecting client holds already: nothing of that is sent.
     pub(super) fn recognise(&mut self, resource_type: ResourceType, target: &Target, reaction: &mut Reaction) {
         let Some(state) = self.types.get_mut(&resource_type) else { return };
+        if state.claimed.is_none() && !state.has_unknown() {
+            return;
+        }
         if let Some(claimed) = state.claimed.take() {
             let is_all = version_of(target) == claimed;
             if is_all {

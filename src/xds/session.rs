@@ -75,6 +75,8 @@ pub struct Session {
     pub(super) named: BTreeSet<String>,
     /// How long a cluster, route, endpoint or ECDS name stays for the sake of connections that may still use it.
     pub(super) spared_until: BTreeMap<(ResourceType, String), Instant>,
+    /// All that the snapshot asks for was sent: the ACK of an ECDS resource gives nothing to do.
+    pub(super) has_sent_all: bool,
     next_nonce: u64,
 }
 
@@ -88,6 +90,7 @@ impl Session {
             types: BTreeMap::new(),
             named: BTreeSet::new(),
             spared_until: BTreeMap::new(),
+            has_sent_all: false,
             next_nonce: 1,
         }
     }
@@ -95,6 +98,7 @@ impl Session {
     /// The snapshot has changed, or the time to wake has come.
     pub fn on_snapshot(&mut self, snapshot: Option<&Snapshot>, now: Instant) -> Reaction {
         let mut reaction = Reaction::default();
+        self.has_sent_all = false;
         self.schedule(snapshot, now, &mut reaction);
         reaction
     }
@@ -119,10 +123,12 @@ impl Session {
             retry: None,
         };
         self.types.insert(resource_type, state);
+        self.has_sent_all = false;
     }
 
     /// Applies a change of subscription to what the client is believed to hold.
     pub(super) fn resubscribe(&mut self, resource_type: ResourceType, changed: Changed) {
+        self.has_sent_all = false;
         let asked_at = self.next_nonce;
         let Some(state) = self.types.get_mut(&resource_type) else { return };
         if resource_type == ResourceType::ExtensionConfig {
@@ -160,6 +166,11 @@ impl Session {
             Protocol::Delta => state.give_up_removed(&response),
         };
         let (accepted, updated) = state.accept(&response);
+        let is_plain = response.resource_type == ResourceType::ExtensionConfig
+            && accepted.len() == response.resources.len()
+            && !state.owes_answer
+            && updated.iter().all(|old| old.references.is_empty());
+        self.has_sent_all &= is_plain;
         self.spared_until.retain(|_, until| now < *until);
         for old in replaced.into_iter().chain(updated) {
             let used = old.references.iter().filter(|(used_type, _)| *used_type != ResourceType::ExtensionConfig);
@@ -172,6 +183,7 @@ impl Session {
     }
 
     pub(super) fn refuse(&mut self, response: Response, message: &str, now: Instant) -> Vec<Delivery> {
+        self.has_sent_all = false;
         let Some(state) = self.types.get_mut(&response.resource_type) else { return Vec::new() };
         let refused = match response.resource_type {
             ResourceType::ExtensionConfig => state.refuse_extension(response),

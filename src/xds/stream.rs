@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::Stream as _;
@@ -27,6 +28,9 @@ use super::node::proxy_of;
 use super::session::{Limits, Protocol, Reaction, Session};
 use super::wire;
 use crate::snapshot::{ResourceType, Snapshot};
+
+/// How long the second request may take that tells an Envoy that comes back from one that starts.
+const SECOND_REQUEST_WITHIN: Duration = Duration::from_millis(100);
 
 /// What all streams of a server share.
 pub(super) struct Shared {
@@ -52,6 +56,8 @@ pub(super) struct DiscoveryStream<R> {
     shared: Arc<Shared>,
     peer: Option<SocketAddr>,
     client: Option<Client>,
+    /// A first request that leaves open whether its Envoy starts, until `wake` or the next request.
+    first: Option<R>,
     /// Frames of responses already decided. Bounded by what the session allows without an answer.
     outgoing: VecDeque<Bytes>,
     wake: Option<Pin<Box<Sleep>>>,
@@ -77,6 +83,7 @@ impl<R: DiscoveryMessage> DiscoveryStream<R> {
             shared,
             peer,
             client: None,
+            first: None,
             outgoing: VecDeque::new(),
             wake: None,
             shutdown: Box::pin(shutdown),
@@ -92,7 +99,8 @@ impl<R: DiscoveryMessage> DiscoveryStream<R> {
             if self.shutdown.as_mut().poll(context).is_ready() {
                 return Err(Status::unavailable("the control plane is shutting down, connect again"));
             }
-            let has_progressed = self.poll_snapshot(context)? | self.poll_request(context)? | self.poll_wake(context);
+            let has_progressed =
+                self.poll_snapshot(context)? | self.poll_request(context)? | self.poll_wake(context)?;
             if !has_progressed {
                 break;
             }
@@ -104,7 +112,9 @@ impl<R: DiscoveryMessage> DiscoveryStream<R> {
         let Some(client) = &mut self.client else { return Ok(false) };
         match Pin::new(&mut client.snapshots).poll_next(context) {
             Poll::Ready(Some(snapshot)) => {
-                refuse_outside_ads(self.service, snapshot.as_deref())?;
+                refuse_outside_ads(self.service, snapshot.as_deref()).inspect_err(|status| {
+                    tracing::warn!(node = client.node_id, error = status.message(), "listeners not served");
+                })?;
                 client.snapshot = snapshot;
                 let reaction = client.session.on_snapshot(client.snapshot.as_deref(), Instant::now().into_std());
                 self.react(reaction);
@@ -117,31 +127,64 @@ impl<R: DiscoveryMessage> DiscoveryStream<R> {
 
     fn poll_request(&mut self, context: &mut Context<'_>) -> Result<bool, Status> {
         match Pin::new(&mut self.inbound).poll_next(context) {
-            Poll::Ready(Some(Ok(request))) => self.on_request(&request).map(|()| true),
+            Poll::Ready(Some(Ok(request))) => self.on_request(request).map(|()| true),
             Poll::Ready(Some(Err(status))) => Err(status),
             Poll::Ready(None) => Err(Status::ok("")),
             Poll::Pending => Ok(false),
         }
     }
 
-    fn poll_wake(&mut self, context: &mut Context<'_>) -> bool {
-        let Some(wake) = &mut self.wake else { return false };
+    fn poll_wake(&mut self, context: &mut Context<'_>) -> Result<bool, Status> {
+        let Some(wake) = &mut self.wake else { return Ok(false) };
         if wake.as_mut().poll(context).is_pending() {
-            return false;
+            return Ok(false);
         }
         self.wake = None;
-        let Some(client) = &mut self.client else { return false };
+        if let Some(first) = self.first.take() {
+            self.client = Some(self.introduce(&first.head(), true)?);
+            return self.answer(&first).map(|()| true);
+        }
+        let Some(client) = &mut self.client else { return Ok(false) };
         let reaction = client.session.on_snapshot(client.snapshot.as_deref(), Instant::now().into_std());
         self.react(reaction);
-        true
+        Ok(true)
     }
 
-    fn on_request(&mut self, request: &R) -> Result<(), Status> {
+    /// Introduces the client, which may take its first two requests, and answers.
+    fn on_request(&mut self, request: R) -> Result<(), Status> {
+        if self.client.is_none() {
+            let is_first = self.first.is_none();
+            if is_first && self.leaves_open_whether_it_starts(&request) {
+                self.first = Some(request);
+                self.wake = Some(Box::pin(tokio::time::sleep(SECOND_REQUEST_WITHIN)));
+                return Ok(());
+            }
+            let is_new_process = !request.head().holds_state;
+            match self.first.take() {
+                Some(first) => {
+                    self.client = Some(self.introduce(&first.head(), is_new_process)?);
+                    self.answer(&first)?;
+                }
+                None => {
+                    self.service.type_of(request.head().type_url)?;
+                    self.client = Some(self.introduce(&request.head(), is_new_process)?);
+                }
+            }
+        }
+        self.answer(&request)
+    }
+
+    /// An Envoy that holds no clusters says so in its first request, whether it starts or comes back. One that comes
+    /// back asks for its listeners in the same breath; one that starts waits for the clusters first.
+    fn leaves_open_whether_it_starts(&self, request: &R) -> bool {
+        let head = request.head();
+        let is_clusters = head.type_url == ResourceType::Cluster.type_url();
+        R::PROTOCOL == Protocol::Delta && self.service == Service::Ads && is_clusters && !head.holds_state
+    }
+
+    fn answer(&mut self, request: &R) -> Result<(), Status> {
         let head = request.head();
         let resource_type = self.service.type_of(head.type_url)?;
-        if self.client.is_none() {
-            self.client = Some(self.introduce(&head)?);
-        }
         let Some(client) = &mut self.client else { return Ok(()) };
         if let Some(node) = head.node.filter(|node| !node.id.is_empty() && node.id != client.node_id) {
             let message = format!("this stream belongs to node {:?}, not to {:?}", client.node_id, node.id);
@@ -161,7 +204,7 @@ impl<R: DiscoveryMessage> DiscoveryStream<R> {
         Ok(())
     }
 
-    fn introduce(&self, head: &Head<'_>) -> Result<Client, Status> {
+    fn introduce(&self, head: &Head<'_>, is_new_process: bool) -> Result<Client, Status> {
         let mut proxy = head
             .node
             .and_then(proxy_of)
@@ -175,7 +218,7 @@ impl<R: DiscoveryMessage> DiscoveryStream<R> {
             proxy,
             service: self.service,
             protocol: R::PROTOCOL,
-            is_new_process: !head.holds_state,
+            is_new_process,
             peer: self.peer,
         });
         Ok(Client {

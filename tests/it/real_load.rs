@@ -5,7 +5,7 @@ use wasmplane::commands::bootstrap::Protocol;
 
 use crate::support::envoy::{CHAIN, Envoy, FILTER, envoy};
 use crate::support::load::{Load, LoadReport};
-use crate::support::scene::{Scene, native, native_chain, native_cluster, native_listener};
+use crate::support::scene::{Scene, native, native_chain, native_cluster, native_listener, plugin};
 use crate::support::{modules, wait_until};
 
 const CONNECTIONS: u64 = 4;
@@ -43,13 +43,17 @@ async fn change_all(scene: &Scene, changes: usize) {
     scene.until("the last change", |answer| answer.order().is_empty()).await;
 }
 
+/// A listener with anchors, so that there are gaps to move between.
+fn template_with_gaps(scene: &Scene) -> String {
+    let listeners = json!([native_listener("in", scene.port, &[native_chain("in", "upstream")])]);
+    native("web", listeners, json!([native_cluster("upstream", scene.upstream.port())]))
+}
+
 /// The plugin `hello` is there before the first request of the load and changes and moves with the others.
 async fn changes_under_load(version: &str, protocol: Protocol, changes: usize) -> Option<(Scene, Envoy, LoadReport)> {
     let setup = envoy(version).await?.protocol(protocol);
     let mut scene = Scene::new().await;
-    let listeners = json!([native_listener("in", scene.port, &[native_chain("in", "upstream")])]);
-    let clusters = json!([native_cluster("upstream", scene.upstream.port())]);
-    scene.control.write("template.yaml", &native("web", listeners, clusters));
+    scene.control.write("template.yaml", &template_with_gaps(&scene));
     for (name, module) in [("a", modules::order("a")), ("b", modules::order("b")), ("hello", modules::hello())] {
         scene.control.module(&format!("{name}.wasm"), &module);
     }
@@ -94,5 +98,38 @@ async fn changes_of_filters_fail_no_request() {
         let Some((_, _, report)) = changes_under_load(FILTER, protocol, 64).await else { return };
         report.assert_no_failure();
         assert_eq!(report.seen.get(""), None, "requests went past a plugin that only moved: {report:#?}");
+    }
+}
+
+#[tokio::test]
+async fn two_plugins_that_change_places_are_never_missing() {
+    for protocol in [Protocol::Delta, Protocol::Sotw] {
+        let Some(setup) = envoy(CHAIN).await else { return };
+        let mut scene = Scene::new().await;
+        scene.control.write("template.yaml", &template_with_gaps(&scene));
+        scene.control.start().await;
+        let hello = scene.control.module("hello.wasm", &modules::hello());
+        let other = scene.control.module("other.wasm", &modules::order("o"));
+        let write = |number: usize| {
+            let phases = if number.is_multiple_of(2) { ["AUTHN", "STATS"] } else { ["STATS", "AUTHN"] };
+            let hello = plugin("hello", &hello, json!({"pluginConfig": {"n": number}, "phase": phases[0]}));
+            let other = plugin("other", &other, json!({"phase": phases[1]}));
+            scene.control.write("both.yaml", &format!("{hello}\n---\n{other}\n"));
+        };
+        write(0);
+        let _running = scene.envoy(setup.protocol(protocol)).await;
+        scene.until_header("x-hello", Some(r#"{"n":0}"#)).await;
+
+        let load = Load::start(scene.port, 4);
+        for number in 1..24 {
+            write(number);
+            scene.until_header("x-hello", Some(&format!(r#"{{"n":{number}}}"#))).await;
+        }
+        let report = load.stop().await;
+        report.assert_untouched(4);
+        assert_eq!(report.seen.get(""), None, "requests went past a plugin that only moved: {report:#?}");
+        for id in ["default/hello", "default/other"] {
+            scene.until_all(id, "programmed", 1).await;
+        }
     }
 }

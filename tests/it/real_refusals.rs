@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use wasmplane::commands::bootstrap::Protocol;
 
 use crate::support::envoy::{CHAIN, FILTER, envoy};
+use crate::support::http::Response;
 use crate::support::load::Load;
 use crate::support::modules;
 use crate::support::scene::{KINDS, Scene};
@@ -51,7 +52,9 @@ async fn modules_that_envoy_would_refuse_or_crash_on_never_leave_the_control_pla
 }
 
 async fn a_refused_plugin_is_stood_in_for(version: &str, protocol: Protocol) {
-    let Some((scene, _running)) = Scene::with_envoy(version, protocol).await else { return };
+    let Some(setup) = envoy(version).await else { return };
+    let (scene, setup) = (Scene::start().await, setup.protocol(protocol));
+    let running = scene.envoy(setup.clone()).await;
     let picky = scene.control.module("picky.wasm", &modules::picky("x-picky", "fine"));
     let hello = scene.control.module("hello.wasm", &modules::hello());
     scene.plugin("hello", &hello, json!({"pluginConfig": {"n": 1}}));
@@ -80,6 +83,17 @@ async fn a_refused_plugin_is_stood_in_for(version: &str, protocol: Protocol) {
     scene.plugin("picky", &picky, json!({"pluginConfig": {"a": 1}}));
     scene.until_all("default/picky", "programmed", 1).await;
 
+    // Two at once, one of which never was good: each is told, and what can run does.
+    scene.plugin("second", &picky, json!({"pluginConfig": {"bad": 2}, "failStrategy": "FAIL_OPEN"}));
+    scene.plugin("picky", &picky, json!({"pluginConfig": {"bad": 2}}));
+    for id in ["default/picky", "default/second"] {
+        let status = scene.until_all(id, "rejected", 1).await;
+        assert_eq!(status["messages"], json!([format!("Unable to create Wasm plugin {id}")]));
+    }
+    scene.remove("second");
+    scene.plugin("picky", &picky, json!({"pluginConfig": {"a": 1}}));
+    scene.until_all("default/picky", "programmed", 1).await;
+
     // Refused at first: an open plugin lets pass.
     scene.plugin("open", &picky, json!({"pluginConfig": {"bad": 1}, "failStrategy": "FAIL_OPEN"}));
     scene.until_all("default/open", "rejected", 1).await;
@@ -99,6 +113,16 @@ async fn a_refused_plugin_is_stood_in_for(version: &str, protocol: Protocol) {
     for id in ["default/closed", "default/hello", "default/picky"] {
         scene.until_all(id, "programmed", 1).await;
     }
+
+    // An Envoy that starts anew may try what the one before refused, and ends with the last good revision as well.
+    scene.plugin("picky", &picky, json!({"pluginConfig": {"bad": 3}}));
+    scene.until_all("default/picky", "rejected", 1).await;
+    running.kill().await;
+    let _again = scene.envoy(setup).await;
+    let is_whole = |it: &Response| it.header("x-picky").is_some() && it.header("x-hello").is_some();
+    scene.until("both", is_whole).await;
+    scene.until_all("default/picky", "rejected", 1).await;
+    scene.until_all("default/hello", "programmed", 1).await;
 }
 
 #[tokio::test]

@@ -59,7 +59,9 @@ const LARGE: usize = 10 << 20;
 pub fn warnings(contents: &Contents, size: usize) -> Vec<String> {
     let mut warnings = Vec::new();
     let has_entry = ["_start", "_initialize"].into_iter().any(|name| contents.function(name).is_some());
-    if !has_entry && !contents.has_start {
+    // Compilers leave their name; what was written by hand has no main function to miss.
+    let is_compiled = contents.custom_sections.iter().any(|section| section == "producers");
+    if is_compiled && !has_entry && !contents.has_start {
         warnings.push(
             "nothing starts it: it has no _start, no _initialize and no start section, so an SDK's main function does \
              not run, and every request may be answered with 503"

@@ -56,3 +56,19 @@ async fn a_reconnect_with_matching_versions_is_answered_only_where_something_dif
     assert_eq!(plane.report().await, format!("c@{version} Accepted"));
     assert!(!soon(plane.hellos.recv()).await.unwrap().is_new_process);
 }
+
+#[tokio::test]
+async fn an_envoy_without_clusters_that_comes_back_is_not_taken_for_one_that_starts() {
+    let mut plane = Plane::serving([resource(Listener, "l", "1")]).await;
+    let stream = Delta::ads(&plane.url).await;
+    stream.send(delta("back", Cluster, &[]));
+    let mut listeners = delta("back", Listener, &[]);
+    listeners.initial_resource_versions.insert("l".into(), resource(Listener, "l", "1").version.to_string());
+    stream.send(listeners);
+    assert!(!soon(plane.hellos.recv()).await.unwrap().is_new_process);
+
+    let mut stream = Delta::ads(&plane.url).await;
+    stream.send(delta("starts", Cluster, &[]));
+    assert_eq!(stream.next().await.type_url, Cluster.type_url());
+    assert!(soon(plane.hellos.recv()).await.unwrap().is_new_process);
+}

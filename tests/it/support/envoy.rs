@@ -141,10 +141,6 @@ impl EnvoySetup {
 }
 
 impl Envoy {
-    pub fn admin(&self) -> SocketAddr {
-        self.admin
-    }
-
     /// The body of a page of the admin server, e.g. `/ready`.
     pub async fn admin_get(&self, path: &str) -> String {
         http::get(self.admin.port(), path).await.expect("Envoy's admin server answers").body

@@ -3,9 +3,6 @@
 //! Nothing here sleeps but [`wait_until`], and no port is fixed. Everything ends when its value is dropped; while a
 //! test panics, Envoy and the control plane print their last words.
 
-// TODO: goes when the tests of `serve` use the rest.
-#![allow(dead_code)]
-
 pub mod control_plane;
 pub mod envoy;
 pub mod http;
