@@ -7,6 +7,7 @@ pub mod inspect;
 pub mod plugins;
 pub mod proxies;
 pub mod quickstart;
+mod release;
 pub mod serve;
 mod table;
 pub mod validate;
@@ -16,7 +17,7 @@ use std::process::ExitCode;
 use clap::ValueEnum;
 
 use crate::config::Command;
-use crate::protobuf::admin::State;
+use crate::protobuf::admin::{Mode, State};
 
 /// How a command prints what it found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -70,5 +71,15 @@ fn state_name(state: State) -> &'static str {
         State::Rejected => "Rejected",
         State::StandIn => "StandIn",
         State::Unsupported => "Unsupported",
+    }
+}
+
+/// How plugins reach a proxy, as the documentation spells it.
+fn mode_name(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Unspecified => "unknown",
+        Mode::Chain => "chain",
+        Mode::Filter => "filter",
+        Mode::NoWasm => "no-wasm",
     }
 }

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::admin_client::{ServerArgs, block_on};
-use super::{Format, Outcome, state_name, table};
-use crate::protobuf::admin::{ListProxiesRequest, Mode, Proxy};
+use super::{Format, Outcome, mode_name, state_name, table};
+use crate::protobuf::admin::{ListProxiesRequest, Proxy};
 
 /// Connected proxies of a running control plane, and what runs on each.
 #[derive(Debug, clap::Args)]
@@ -52,15 +52,6 @@ fn text(proxies: &[Proxy]) -> String {
         ]);
     }
     table::render(&rows)
-}
-
-fn mode_name(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Unspecified => "unknown",
-        Mode::Chain => "chain",
-        Mode::Filter => "filter",
-        Mode::NoWasm => "no-wasm",
-    }
 }
 
 fn view(proxy: &Proxy) -> Value {

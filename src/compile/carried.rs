@@ -21,7 +21,7 @@ pub fn carried(kind: &Kind, served: &[Served], catalog: &Catalog) -> Vec<Carried
 
 fn carried_by(kind: &Kind, index: usize, member: &Member, served: &[Served], catalog: &Catalog) -> Carried {
     let on: Vec<_> = served.iter().filter(|listener| listener.plan.has(index)).collect();
-    let own_name = member.plugin.id.extension_name(member.plugin.plugin_type);
+    let own_name = member.extension_name();
     let mut carriers = Vec::new();
     if kind.templates.is_empty() {
         // Nothing of ours names it: only a static listener can.

@@ -41,7 +41,7 @@ pub struct Filled {
 
 /// Fills every chain of `listener`.
 pub fn fill(listener: &mut Listener, filling: &Filling) -> Filled {
-    let is_quic = listener.udp_listener_config.as_ref().is_some_and(|udp| udp.quic_options.is_some());
+    let is_quic = shape::is_quic_listener(listener);
     let mut fill = Fill { listener: listener.name.clone(), filling, filled: Filled::default() };
     for chain in listener.filter_chains.iter_mut().chain(&mut listener.default_filter_chain) {
         fill.managers(chain);

@@ -17,7 +17,9 @@ mod key;
 mod lua;
 mod matches;
 mod merge;
+mod mode;
 mod names;
+mod offline;
 mod options;
 mod order;
 mod plan;
@@ -35,8 +37,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use applies::{Reason, applies, template_applies};
-pub use explain::{ExplainedChain, ExplainedListener, Explanation, Workload, explain};
+pub use explain::{ExplainedChain, ExplainedGap, ExplainedListener, ExplainedPlugin, Explanation, explain};
 pub use matches::matches_listener;
+pub use mode::{Mode, capabilities_of};
+pub use offline::{Workload, select_offline};
 pub use select::select;
 pub use snapshots::compile;
 
@@ -65,6 +69,11 @@ pub struct Member {
 }
 
 impl Member {
+    /// The extension configuration that carries it alone.
+    fn extension_name(&self) -> String {
+        self.plugin.id.extension_name(self.plugin.plugin_type)
+    }
+
     /// Whether the plugin's own filter runs, in some revision.
     fn is_running(&self) -> bool {
         matches!(self.run, Run::Revision(_) | Run::LastGood(_))

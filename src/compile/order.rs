@@ -14,6 +14,28 @@ pub fn by_run(a: &Plugin, b: &Plugin, namespace: &str) -> Ordering {
     rank(a).cmp(&rank(b)).then_with(|| rest(a).cmp(&rest(b)))
 }
 
+/// Why `later` runs after `earlier`, in words: the first criterion of [`by_run`] that tells them apart.
+pub fn why_after(earlier: &Plugin, later: &Plugin, namespace: &str) -> String {
+    let is_own = |plugin: &Plugin| *plugin.id.namespace == *namespace;
+    let age = |plugin: &Plugin| plugin.created.map_or_else(|| "of unknown age".to_owned(), |it| format!("of {it}"));
+    if earlier.position != later.position {
+        return format!("position {} comes after {}", later.position.as_str(), earlier.position.as_str());
+    }
+    if earlier.priority != later.priority {
+        return format!("priority {} is lower than {}", later.priority, earlier.priority);
+    }
+    if is_own(earlier) != is_own(later) {
+        return format!("namespace {} comes after the proxy's own", later.id.namespace);
+    }
+    if earlier.created != later.created {
+        return format!("it is {}, the other {}", age(later), age(earlier));
+    }
+    match earlier.id.name == later.id.name {
+        true => format!("a {} comes after a {} of its name", later.id.kind.kind(), earlier.id.kind.kind()),
+        false => "its name comes later".to_owned(),
+    }
+}
+
 /// Own namespace before root, older first, name: the first of two that clash wins.
 pub fn by_precedence(a: &ProxyTemplate, b: &ProxyTemplate, namespace: &str) -> Ordering {
     let rank = |template: &ProxyTemplate| (*template.id.namespace != *namespace, template.created);
@@ -47,7 +69,21 @@ mod tests {
             plugin
         });
         plugins.sort_by(|a, b| by_run(a, b, "shop"));
-        let names = plugins.map(|plugin| plugin.id.name.to_string());
+        let names = plugins.each_ref().map(|plugin| plugin.id.name.to_string());
         assert_eq!(names, ["first", "z", "y", "a", "b", "young", "default", "negative", "late"]);
+        let reasons: Vec<_> = plugins.windows(2).map(|pair| why_after(&pair[0], &pair[1], "shop")).collect();
+        assert_eq!(
+            reasons,
+            [
+                "priority 5 is lower than 6",
+                "it is of 2024-01-01T00:00:00Z, the other of unknown age",
+                "it is of 2025-01-01T00:00:00Z, the other of 2024-01-01T00:00:00Z",
+                "its name comes later",
+                "namespace root comes after the proxy's own",
+                "priority 0 is lower than 5",
+                "priority -5 is lower than 0",
+                "position BeforeRouter comes after PreAuthN",
+            ]
+        );
     }
 }

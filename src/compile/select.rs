@@ -9,12 +9,12 @@ use super::{Kind, Member, Run, options, order};
 use crate::model::{Code, EnvoyVersion, PluginEntry, PluginRevision, Proxy, ProxyFacts, ProxyTemplate};
 
 /// Sorts `proxy` into its kind. `releases` are the Envoy releases that modules were judged for, oldest first.
-pub fn select<'a>(
+pub fn select<'p, 't>(
     proxy: &Proxy,
     facts: &ProxyFacts,
     root_namespace: &str,
-    plugins: impl Iterator<Item = &'a PluginEntry>,
-    templates: impl Iterator<Item = &'a Arc<ProxyTemplate>>,
+    plugins: impl Iterator<Item = &'p PluginEntry>,
+    templates: impl Iterator<Item = &'t Arc<ProxyTemplate>>,
     releases: &[EnvoyVersion],
 ) -> Kind {
     let (namespace, labels) = (proxy.namespace.as_str(), &proxy.labels);

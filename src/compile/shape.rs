@@ -20,7 +20,7 @@ pub struct Shape {
 
 impl Shape {
     pub fn of(listener: &Listener) -> Self {
-        let is_quic = listener.udp_listener_config.as_ref().is_some_and(|udp| udp.quic_options.is_some());
+        let is_quic = is_quic_listener(listener);
         let mut chains: Vec<_> = listener
             .filter_chains
             .iter()
@@ -70,6 +70,11 @@ pub fn manager(filter: &Filter) -> Option<&[u8]> {
         }
         _ => None,
     }
+}
+
+/// Whether all chains are QUIC.
+pub fn is_quic_listener(listener: &Listener) -> bool {
+    listener.udp_listener_config.as_ref().is_some_and(|udp| udp.quic_options.is_some())
 }
 
 /// Network filters do not exist on a QUIC chain.

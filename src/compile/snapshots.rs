@@ -11,7 +11,7 @@ use super::fill::{Filling, HttpFilling, fill};
 use super::merge::{Merged, MergedListener, merge};
 use super::plan::Plan;
 use super::stub::Stub;
-use super::{Compiled, Kind, Member, Problem, Run, emit};
+use super::{Compiled, Kind, Member, Mode, Problem, Run, emit};
 use crate::model::{Plugin, Position};
 use crate::snapshot::{ResourceType, Snapshot};
 
@@ -60,10 +60,9 @@ fn serve(kind: &Kind, listener: &MergedListener, plan: Plan, merged: &Merged, pr
 
 fn filling(kind: &Kind, listener: &MergedListener, plan: &Plan) -> Filling {
     let stubs = |indexes: &[usize]| indexes.iter().filter_map(|index| stub(kind, &kind.plugins[*index])).collect();
-    let is_chain_mode = kind.capabilities.chain && kind.capabilities.wasm;
-    let http = match is_chain_mode {
-        true => HttpFilling::PerGap(listener.without_config),
-        false => HttpFilling::PerPlugin(stubs(&plan.http)),
+    let http = match Mode::of(kind.capabilities) {
+        Mode::Chain => HttpFilling::PerGap(listener.without_config),
+        Mode::Filter | Mode::NoWasm => HttpFilling::PerPlugin(stubs(&plan.http)),
     };
     Filling { http, network: stubs(&plan.network) }
 }

@@ -22,8 +22,9 @@ use crate::model::PluginId;
 use crate::protobuf::admin::admin_server::{Admin, AdminServer};
 use crate::protobuf::admin::watch_rollout_response::Event;
 use crate::protobuf::admin::{
-    FILE_DESCRIPTOR_SET, ListPluginsRequest, ListPluginsResponse, ListProxiesRequest, ListProxiesResponse, Plugin,
-    Proxy, WatchRolloutRequest, WatchRolloutResponse,
+    ExplainProxyRequest, ExplainProxyResponse, Explanation, FILE_DESCRIPTOR_SET, ListPluginsRequest,
+    ListPluginsResponse, ListProxiesRequest, ListProxiesResponse, Plugin, Proxy, WatchRolloutRequest,
+    WatchRolloutResponse,
 };
 use crate::rollout::PluginSummary;
 
@@ -32,6 +33,8 @@ use crate::rollout::PluginSummary;
 pub enum Query {
     Proxies(oneshot::Sender<Vec<Proxy>>),
     Plugins(oneshot::Sender<Vec<Plugin>>),
+    /// About the proxy of that id; `None` when none is connected.
+    Explain(String, oneshot::Sender<Option<Explanation>>),
     Metrics(oneshot::Sender<Gauges>),
 }
 
@@ -127,6 +130,18 @@ impl Admin for AdminService {
     async fn list_plugins(&self, _: Request<ListPluginsRequest>) -> Result<Response<ListPluginsResponse>, Status> {
         let plugins = self.ask(Query::Plugins).await?;
         Ok(Response::new(ListPluginsResponse { plugins }))
+    }
+
+    async fn explain_proxy(
+        &self,
+        request: Request<ExplainProxyRequest>,
+    ) -> Result<Response<ExplainProxyResponse>, Status> {
+        let id = request.into_inner().id;
+        let explanation = self.ask(|sender| Query::Explain(id.clone(), sender)).await?;
+        match explanation {
+            Some(_) => Ok(Response::new(ExplainProxyResponse { explanation })),
+            None => Err(Status::not_found(format!("no proxy {id:?} is connected"))),
+        }
     }
 
     type WatchRolloutStream = Pin<Box<dyn Stream<Item = Result<WatchRolloutResponse, Status>> + Send>>;

@@ -3,6 +3,7 @@
 //! Comes in: [`Settings`]. Goes out: a running control plane. Invariant: one task, the reconciler, writes all state.
 
 mod admin;
+mod explain;
 mod fleet;
 mod keepsakes;
 mod memory;
@@ -25,6 +26,8 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+pub use self::explain::{fault, view as view_explanation, warning};
 
 use self::admin::{AdminState, Gauges, Query};
 use self::fleet::{FleetDoor, FleetEvents};
@@ -162,6 +165,7 @@ fn answer(reconciler: &Reconciler, query: Query) {
     match query {
         Query::Proxies(sender) => drop(sender.send(reconciler.list_proxies())),
         Query::Plugins(sender) => drop(sender.send(reconciler.list_plugins())),
+        Query::Explain(id, sender) => drop(sender.send(reconciler.explain_proxy(&id))),
         Query::Metrics(sender) => {
             let gauges = Gauges { plugins: reconciler.count_states(), config_errors: reconciler.config_errors() };
             drop(sender.send(gauges));

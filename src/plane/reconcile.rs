@@ -251,7 +251,7 @@ impl Reconciler {
         tracing::debug!(proxies = changed.len(), "snapshot published");
     }
 
-    fn select(&self, key: ProxyKey) -> Option<Kind> {
+    pub(super) fn select(&self, key: ProxyKey) -> Option<Kind> {
         let connected = self.proxies.get(key)?;
         let own = &*connected.proxy.namespace;
         let root = (self.root_namespace != own).then_some(&*self.root_namespace);

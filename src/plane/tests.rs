@@ -399,3 +399,30 @@ async fn a_disabled_plugin_leaves_its_chain_and_says_why() {
     let listed = world.listed("shop/auth");
     assert_eq!(listed.conditions.iter().find(|it| it.r#type == "Programmed").unwrap().reason, "Disabled");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_connected_proxy_is_explained_with_what_became_of_its_plugins() {
+    let mut world = World::new();
+    let only_api = Selector(BTreeMap::from([("app".to_owned(), "api".to_owned())]));
+    world
+        .plugin("auth", |_| {})
+        .plugin("log", |plugin| plugin.position = Position::BeforeRouter)
+        .plugin("other", |plugin| plugin.target = WorkloadTarget::Labels(only_api))
+        .module("auth", Some("1"))
+        .module("log", Some("1"))
+        .module("other", Some("1"))
+        .settle();
+    let (stream, served) = world.connect("e1", &[("app", "web")], true);
+    world.answer(stream, chain(&served), refused("shop/auth"));
+    world.accept_all(stream, &served);
+
+    let explanation = world.reconciler.explain_proxy("e1").unwrap();
+    let states: Vec<_> = explanation.plugins.iter().map(|it| (it.id.as_str(), it.state())).collect();
+    assert_eq!(states, [("shop/auth", State::Rejected), ("shop/log", State::Programmed)]);
+    assert_eq!(explanation.plugins[0].message, "Unable to create Wasm plugin shop/auth");
+    assert_eq!(explanation.plugins[1].order, "position BeforeRouter comes after PreAuthN");
+    assert_eq!(explanation.plugins[1].revision.len(), 16);
+    assert_eq!((explanation.mode(), explanation.id.as_str()), (admin::Mode::Chain, "e1"));
+    assert_eq!(explanation.skipped[0].reason, "selector does not match: app=api");
+    assert!(world.reconciler.explain_proxy("e2").is_none());
+}

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::proxies::Connected;
 use super::reconcile::Reconciler;
-use crate::compile::{Carried, DISABLED, Run};
+use crate::compile::{Carried, DISABLED, Mode, Run};
 use crate::model::{Code, ModuleState, PluginEntry, PluginId, PluginRevision};
 use crate::protobuf::admin;
 use crate::rollout::{PluginState, PluginSummary, StateKind};
@@ -59,7 +59,7 @@ impl Reconciler {
         self.loaded.faults.len()
     }
 
-    fn state(&self, connected: &Connected, carried: &Carried) -> PluginState {
+    pub(super) fn state(&self, connected: &Connected, carried: &Carried) -> PluginState {
         let entry = self.table.get(&carried.plugin);
         let desired = entry.and_then(|entry| entry.running.as_ref()).map(|running| running.revision);
         let mut state = connected.progress.state(carried, desired);
@@ -82,7 +82,7 @@ impl Reconciler {
             namespace: proxy.namespace.clone(),
             labels: proxy.labels.clone().into_iter().collect(),
             envoy_version: proxy.version.map(|version| version.to_string()).unwrap_or_default(),
-            mode: mode(connected).into(),
+            mode: view_mode(Mode::of(proxy.capabilities)).into(),
             streams: connected.streams.values().map(|stream| stream_name(stream.service, stream.protocol)).collect(),
             plugins: carried
                 .filter(|carried| !is_off_listeners(carried))
@@ -203,16 +203,15 @@ fn conditions(entry: &PluginEntry, summary: &PluginSummary, module_error: &str) 
     vec![condition("Accepted", "True", "Valid", String::new()), module, programmed]
 }
 
-fn mode(connected: &Connected) -> admin::Mode {
-    let capabilities = connected.proxy.capabilities;
-    match (capabilities.wasm, capabilities.chain) {
-        (false, _) => admin::Mode::NoWasm,
-        (true, true) => admin::Mode::Chain,
-        (true, false) => admin::Mode::Filter,
+pub(super) fn view_mode(mode: Mode) -> admin::Mode {
+    match mode {
+        Mode::Chain => admin::Mode::Chain,
+        Mode::Filter => admin::Mode::Filter,
+        Mode::NoWasm => admin::Mode::NoWasm,
     }
 }
 
-fn view_state(kind: StateKind) -> admin::State {
+pub(super) fn view_state(kind: StateKind) -> admin::State {
     match kind {
         StateKind::NotLoaded => admin::State::NotLoaded,
         StateKind::Pending => admin::State::Pending,
