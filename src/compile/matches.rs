@@ -1,6 +1,6 @@
 //! Does a plugin ask for this listener?
 
-use crate::model::{Direction, Plugin};
+use crate::model::{Direction, Plugin, TrafficMatch, WorkloadMode};
 
 /// Whether `spec.match` holds for a listener: entries are ORed, inside one mode AND ports must hold (Istio: R3).
 pub fn matches_listener(plugin: &Plugin, direction: Direction, port: u16) -> bool {
@@ -11,7 +11,7 @@ pub fn matches_listener(plugin: &Plugin, direction: Direction, port: u16) -> boo
 pub fn why_no_match(plugin: &Plugin, direction: Direction, port: u16) -> String {
     let entries = plugin.matches.iter().enumerate().map(|(index, entry)| {
         let mode = TrafficMatch { ports: Vec::new(), ..entry.clone() };
-        if !holds(&mode, direction, port) {
+        if !mode.holds(direction, port) {
             let mode = if entry.mode == WorkloadMode::Server { "SERVER" } else { "CLIENT" };
             return format!("match[{index}] wants mode {mode} and the listener is {}", direction.as_str());
         }
@@ -26,7 +26,6 @@ pub fn why_no_match(plugin: &Plugin, direction: Direction, port: u16) -> String 
 mod tests {
     use super::*;
     use crate::compile::fixtures::plugin;
-    use crate::model::{TrafficMatch, WorkloadMode};
 
     #[test]
     fn the_case_table_of_istio_holds() {
