@@ -10,7 +10,7 @@ use wasmplane::compile::Workload;
 use wasmplane::model::ModuleLocation;
 use wasmplane::modules::{Verdict, inspect};
 use wasmplane::protobuf::from_json;
-use wasmplane::sources::{Loaded, load};
+use wasmplane::sources::{Loaded, cross_check, load};
 
 fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -53,6 +53,7 @@ fn every_manifest_loads_without_a_fault_or_a_warning() {
     for folder in examples() {
         let loaded = load_example(&folder);
         assert!(loaded.faults.is_empty() && loaded.warnings.is_empty(), "{:#?} {:#?}", loaded.faults, loaded.warnings);
+        assert_eq!(cross_check(&loaded, "istio-system"), []);
         assert!(!loaded.plugins.is_empty() && loaded.templates.len() == 1, "{}", folder.display());
     }
 }
