@@ -22,7 +22,8 @@ const MAX_ANSWER_BYTES: usize = 256 << 20;
 impl ServerArgs {
     /// Connects, or says that nobody is there.
     pub async fn connect(&self) -> anyhow::Result<AdminClient<Channel>> {
-        let channel = Endpoint::from_shared(format!("http://{}", self.server))
+        let address = self.server.trim_start_matches("http://").trim_end_matches('/');
+        let channel = Endpoint::from_shared(format!("http://{address}"))
             .with_context(|| format!("--server {}: want HOST:PORT", self.server))?
             .connect_timeout(CONNECT_WITHIN)
             .connect()

@@ -38,6 +38,7 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> anyhow::Result<Outcome> {
+    anyhow::ensure!(!args.node_id.is_empty(), "--node-id: must not be empty, as a proxy without an id is refused");
     print!("{}", Bootstrap::from(args));
     Ok(Outcome::Fine)
 }

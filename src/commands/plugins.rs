@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::admin_client::{ServerArgs, block_on};
 use super::{Format, Outcome, table};
 use crate::protobuf::admin::watch_rollout_response::Event;
-use crate::protobuf::admin::{Counts, ListPluginsRequest, Plugin, WatchRolloutRequest};
+use crate::protobuf::admin::{Counts, ListPluginsRequest, ListPluginsResponse, Plugin, WatchRolloutRequest};
 
 /// Plugins of a running control plane, and how far each has been rolled out.
 #[derive(Debug, clap::Args)]
@@ -25,10 +25,11 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
             return watch(&args).await;
         }
         let mut client = args.server.connect().await?;
-        let plugins = client.list_plugins(ListPluginsRequest {}).await?.into_inner().plugins;
+        let ListPluginsResponse { plugins, faults } = client.list_plugins(ListPluginsRequest {}).await?.into_inner();
+        let plugins_json = || plugins.iter().map(view).collect::<Vec<_>>();
         match args.format {
-            Format::Text => print!("{}", text(&plugins)),
-            Format::Json => println!("{:#}", json!({"plugins": plugins.iter().map(view).collect::<Vec<_>>()})),
+            Format::Text => print!("{}{}", text(&plugins), refused(&faults)),
+            Format::Json => println!("{:#}", json!({"plugins": plugins_json(), "faults": faults})),
         }
         Ok(Outcome::Fine)
     })
@@ -74,11 +75,17 @@ fn text(plugins: &[Plugin]) -> String {
     table::render(&rows) + separator + &said
 }
 
+/// Manifests that were refused: a plugin that never was good is in no table.
+fn refused(faults: &[String]) -> String {
+    let lines: String = faults.iter().map(|fault| format!("{fault}\n")).collect();
+    if faults.is_empty() { lines } else { format!("\nrefused:\n{lines}") }
+}
+
 fn summary(plugin: &Plugin) -> String {
     let counts = plugin.counts.unwrap_or_default();
     let programmed = format!("programmed on {} of {}", counts.programmed, counts.total);
     let parts = [vec![programmed], other_states(&counts), remarks(plugin)].concat();
-    format!("{}: {}", plugin.id, parts.join("; "))
+    format!("{} {}: {}", plugin.id, plugin.running_revision, parts.join("; "))
 }
 
 fn other_states(counts: &Counts) -> Vec<String> {

@@ -32,7 +32,7 @@ use crate::rollout::PluginSummary;
 #[derive(Debug)]
 pub enum Query {
     Proxies(oneshot::Sender<Vec<Proxy>>),
-    Plugins(oneshot::Sender<Vec<Plugin>>),
+    Plugins(oneshot::Sender<ListPluginsResponse>),
     /// About the proxy of that id; `None` when none is connected.
     Explain(String, oneshot::Sender<Option<Explanation>>),
     Metrics(oneshot::Sender<Gauges>),
@@ -128,8 +128,7 @@ impl Admin for AdminService {
     }
 
     async fn list_plugins(&self, _: Request<ListPluginsRequest>) -> Result<Response<ListPluginsResponse>, Status> {
-        let plugins = self.ask(Query::Plugins).await?;
-        Ok(Response::new(ListPluginsResponse { plugins }))
+        Ok(Response::new(self.ask(Query::Plugins).await?))
     }
 
     async fn explain_proxy(
@@ -161,8 +160,8 @@ async fn watch_rollout(mut state: AdminState, events: mpsc::Sender<WatchRolloutR
     let mut known: BTreeMap<String, Plugin> = BTreeMap::new();
     loop {
         state.changes.mark_unchanged();
-        let Some(plugins) = ask(&state.queries, Query::Plugins).await else { return };
-        let plugins: BTreeMap<_, _> = plugins.into_iter().map(|plugin| (plugin.id.clone(), plugin)).collect();
+        let Some(listed) = ask(&state.queries, Query::Plugins).await else { return };
+        let plugins: BTreeMap<_, _> = listed.plugins.into_iter().map(|plugin| (plugin.id.clone(), plugin)).collect();
         let removed = known.keys().filter(|id| !plugins.contains_key(*id)).cloned().map(Event::Removed);
         let changed = plugins.values().filter(|plugin| known.get(&plugin.id) != Some(plugin)).cloned();
         for event in removed.chain(changed.map(Event::Plugin)) {

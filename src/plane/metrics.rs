@@ -37,7 +37,7 @@ impl Metrics {
         let plugin_proxies = Family::default();
         registry.register("plugin_proxies", "Proxies per plugin and state", plugin_proxies.clone());
         let config_errors = Gauge::default();
-        registry.register("config_errors", "Resources and files that were refused", config_errors.clone());
+        registry.register("config_errors", "Faults in manifests", config_errors.clone());
         Self { registry, plugin_proxies, config_errors }
     }
 

@@ -33,6 +33,7 @@ use self::admin::{AdminState, Gauges, Query};
 use self::fleet::{FleetDoor, FleetEvents};
 use self::reconcile::Reconciler;
 use crate::modules::{self, Modules};
+use crate::protobuf::admin::ListPluginsResponse;
 use crate::sources::{Directory, Loaded};
 use crate::xds;
 
@@ -164,7 +165,10 @@ fn answer(reconciler: &Reconciler, query: Query) {
     // A client that has gone does not want its answer.
     match query {
         Query::Proxies(sender) => drop(sender.send(reconciler.list_proxies())),
-        Query::Plugins(sender) => drop(sender.send(reconciler.list_plugins())),
+        Query::Plugins(sender) => {
+            let listed = ListPluginsResponse { plugins: reconciler.list_plugins(), faults: reconciler.list_faults() };
+            drop(sender.send(listed));
+        }
         Query::Explain(id, sender) => drop(sender.send(reconciler.explain_proxy(&id))),
         Query::Metrics(sender) => {
             let gauges = Gauges { plugins: reconciler.count_states(), config_errors: reconciler.config_errors() };

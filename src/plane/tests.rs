@@ -426,3 +426,16 @@ async fn a_connected_proxy_is_explained_with_what_became_of_its_plugins() {
     assert_eq!(explanation.skipped[0].reason, "selector does not match: app=api");
     assert!(world.reconciler.explain_proxy("e2").is_none());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_proxy_with_listeners_of_its_own_is_not_pending_for_those_of_a_template() {
+    let mut world = World::new();
+    world.plugin("auth", |_| {}).module("auth", Some("1")).settle();
+    let (stream, served) = world.connect("e1", &[], false);
+    let snapshot = served.borrow().clone().unwrap();
+    let Some(Extension::Known(alone)) = snapshot.extensions.resolve("extensions.istio.io/wasmplugin/shop.auth") else {
+        panic!("the plugin applies");
+    };
+    world.answer(stream, alone, Outcome::Accepted);
+    assert_eq!(world.state("e1", "shop/auth").0, State::Programmed);
+}

@@ -39,6 +39,16 @@ impl Reconciler {
             .collect()
     }
 
+    /// What was refused at the door, one line each.
+    pub fn list_faults(&self) -> Vec<String> {
+        let said = |finding: &crate::sources::Finding| {
+            let place = format!("{}:{}:{}", finding.file.display(), finding.line, finding.column);
+            let parts = [place, finding.resource.clone(), finding.field.clone(), finding.reason.clone()];
+            parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ")
+        };
+        self.loaded.faults.iter().map(said).collect()
+    }
+
     /// Number of proxies per plugin and state, for metrics.
     pub fn count_states(&self) -> Vec<(PluginId, PluginSummary)> {
         let mut summaries: BTreeMap<PluginId, PluginSummary> =
@@ -129,7 +139,7 @@ fn is_off_listeners(carried: &Carried) -> bool {
 fn view_plugin(entry: &PluginEntry, summary: PluginSummary, mut warnings: Vec<String>) -> admin::Plugin {
     let id = &entry.desired.id;
     if summary.counts.total() == 0 {
-        warnings.push("applies to no listener of any connected proxy".into());
+        warnings.push("applies to no listener of any proxy that is connected now".into());
     }
     let running = entry.running.as_deref();
     let module_error = match &entry.module {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::blame::blame;
 use super::status::{PluginState, StateKind};
 use crate::compile::{Carried, Compiled, DISABLED, Run};
-use crate::model::{PluginId, Revision};
+use crate::model::{PluginId, PluginType, Revision};
 use crate::snapshot::{Resource, ResourceType};
 use crate::xds::{Delivery, Outcome};
 
@@ -116,6 +116,24 @@ impl Progress {
     }
 
     fn holds(&self, carried: &Carried) -> bool {
+        self.holds_all(carried) || self.holds_alone(carried)
+    }
+
+    /// Listeners of the proxy's own name the plugin by itself: a proxy that takes no listeners from here does not
+    /// wait for those that a template describes.
+    fn holds_alone(&self, carried: &Carried) -> bool {
+        let takes_listeners = self.accepted.keys().any(|(resource_type, _)| *resource_type == ResourceType::Listener);
+        let held = [PluginType::Http, PluginType::Network].map(|plugin_type| {
+            self.accepted.get(&(ResourceType::ExtensionConfig, carried.plugin.extension_name(plugin_type)))
+        });
+        let runs = |resource: &&Arc<Resource>| {
+            let revision = carried.revision.map(|revision| revision.to_string());
+            resource.parts.iter().any(|part| Some(&*part.revision) == revision.as_deref())
+        };
+        !takes_listeners && held.iter().flatten().any(runs)
+    }
+
+    fn holds_all(&self, carried: &Carried) -> bool {
         carried.carriers.iter().all(|(resource_type, name, version)| {
             let accepted = self.accepted.get(&(*resource_type, name.clone()));
             accepted.is_some_and(|resource| resource.version == *version)
