@@ -1,6 +1,6 @@
 //! What became of each push, per plugin and proxy.
 //!
-//! Comes in: what a proxy is to run ([`Compiled`]) and what it answered ([`Delivery`]). Goes out: a [`PluginState`] per
+//! Comes in: what a proxy is to run (`Compiled`) and what it answered (`Delivery`). Goes out: a [`PluginState`] per
 //! plugin and proxy, counts per plugin, and which plugin revision a refusal is to be blamed on.
 //! Invariant: pure folding; decides nothing about what is sent.
 
