@@ -105,6 +105,10 @@ impl Proxies {
                 let mut capabilities = hello.proxy.capabilities;
                 if let Some(connected) = self.proxies.get_mut(&key) {
                     capabilities.chain &= connected.proxy.capabilities.chain;
+                    if capabilities != connected.proxy.capabilities {
+                        // What the others were served is not for this stream: all are served anew.
+                        connected.kind = None;
+                    }
                     connected.proxy.capabilities = capabilities;
                     connected.regroup();
                 }

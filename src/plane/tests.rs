@@ -439,3 +439,26 @@ async fn a_proxy_with_listeners_of_its_own_is_not_pending_for_those_of_a_templat
     world.answer(stream, alone, Outcome::Accepted);
     assert_eq!(world.state("e1", "shop/auth").0, State::Programmed);
 }
+
+#[tokio::test(start_paused = true)]
+async fn listeners_outside_ads_are_not_refused_for_what_another_stream_of_the_envoy_was_served() {
+    let mut world = World::new();
+    world.settle();
+    let mut served = Vec::new();
+    for (number, service) in [ResourceType::Cluster, ResourceType::Listener].into_iter().enumerate() {
+        let (stream, snapshots) = (StreamId(100 + number as u64), watch::channel(None));
+        let mut hello = hello("e1");
+        hello.service = Service::Single(service);
+        // The stream of listeners asks for no chains, as `xds::stream` does for it.
+        hello.proxy.capabilities.chain = service == ResourceType::Cluster;
+        world.reconciler.on_arrival(Arrival { stream, hello, snapshots: snapshots.0 });
+        if service == ResourceType::Listener {
+            assert!(snapshots.1.borrow().is_none(), "served before it is decided what it may have");
+        }
+        world.reconciler.flush();
+        served.push(snapshots.1);
+    }
+    let snapshot = served[1].borrow().clone().unwrap();
+    let mut references = snapshot.listeners.values().flat_map(|listener| &listener.references);
+    assert!(references.all(|(used_type, _)| *used_type != ResourceType::ExtensionConfig));
+}
