@@ -18,6 +18,7 @@ pub enum Command {
     Serve(commands::serve::Args),
     Validate(commands::validate::Args),
     Explain(commands::explain::Args),
+    Diff(commands::diff::Args),
     Inspect(commands::inspect::Args),
     Bootstrap(commands::bootstrap::Args),
     Quickstart(commands::quickstart::Args),

@@ -2,6 +2,7 @@
 
 mod admin_client;
 pub mod bootstrap;
+pub mod diff;
 pub mod explain;
 pub mod inspect;
 pub mod plugins;
@@ -53,6 +54,7 @@ pub fn run(command: Command) -> anyhow::Result<Outcome> {
         Command::Serve(args) => serve::run(args),
         Command::Validate(args) => validate::run(args),
         Command::Explain(args) => explain::run(args),
+        Command::Diff(args) => diff::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Bootstrap(args) => bootstrap::run(args),
         Command::Quickstart(args) => quickstart::run(args),

@@ -7,6 +7,7 @@ mod anchors;
 mod applies;
 mod carried;
 mod content;
+mod difference;
 mod emit;
 mod explain;
 mod extensions;
@@ -32,17 +33,20 @@ mod stub;
 mod tests;
 mod type_urls;
 mod wasm;
+mod workloads;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use applies::{Reason, applies, template_applies};
+pub use difference::{Change, Difference, difference};
 pub use explain::{ExplainedChain, ExplainedGap, ExplainedListener, ExplainedPlugin, Explanation, explain};
 pub use matches::matches_listener;
 pub use mode::{Mode, capabilities_of};
 pub use offline::{Workload, select_offline};
 pub use select::select;
 pub use snapshots::compile;
+pub use workloads::{MAX_WORKLOADS, representatives};
 
 use crate::model::{Capabilities, Plugin, PluginId, PluginRevision, ProxyTemplate, Revision, TemplateId};
 use crate::snapshot::{ResourceType, Snapshot, Version};

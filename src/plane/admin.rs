@@ -12,30 +12,42 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use futures::{Stream, StreamExt as _};
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
+use super::diff::{Subject, diff};
 use super::metrics::Metrics;
 use crate::model::PluginId;
 use crate::protobuf::admin::admin_server::{Admin, AdminServer};
 use crate::protobuf::admin::watch_rollout_response::Event;
 use crate::protobuf::admin::{
-    ExplainProxyRequest, ExplainProxyResponse, Explanation, FILE_DESCRIPTOR_SET, ListPluginsRequest,
-    ListPluginsResponse, ListProxiesRequest, ListProxiesResponse, Plugin, Proxy, WatchRolloutRequest,
-    WatchRolloutResponse,
+    DiffManifestsRequest, DiffManifestsResponse, ExplainProxyRequest, ExplainProxyResponse, Explanation,
+    FILE_DESCRIPTOR_SET, ListPluginsRequest, ListPluginsResponse, ListProxiesRequest, ListProxiesResponse, Plugin,
+    Proxy, WatchRolloutRequest, WatchRolloutResponse,
 };
 use crate::rollout::PluginSummary;
+use crate::sources::{Loaded, load_texts};
 
 /// A question to the reconciler.
 #[derive(Debug)]
 pub enum Query {
     Proxies(oneshot::Sender<Vec<Proxy>>),
     Plugins(oneshot::Sender<ListPluginsResponse>),
+    /// What a change of manifests is compared with.
+    Subjects(oneshot::Sender<Running>),
     /// About the proxy of that id; `None` when none is connected.
     Explain(String, oneshot::Sender<Option<Explanation>>),
     Metrics(oneshot::Sender<Gauges>),
+}
+
+/// What runs now. Cheap to make: what is large is shared.
+#[derive(Debug)]
+pub struct Running {
+    pub root_namespace: String,
+    pub loaded: Arc<Loaded>,
+    pub subjects: Vec<Subject>,
 }
 
 /// What metrics show of the reconciler's state.
@@ -51,6 +63,11 @@ pub const QUERIES: usize = 64;
 const WATCH_INTERVAL: Duration = Duration::from_millis(50);
 /// Events that may wait for a slow watcher; the reconciler never waits for it.
 const WATCH_EVENTS: usize = 64;
+
+/// Manifests that may be sent to be compared: some 20,000 plugins.
+const MAX_REQUEST_BYTES: usize = 32 << 20;
+/// A comparison takes a core for as long as it lasts.
+const DIFFS_AT_ONCE: usize = 1;
 
 /// What the admin port serves from.
 #[derive(Clone)]
@@ -76,10 +93,9 @@ pub async fn serve(listener: TcpListener, state: AdminState) -> std::io::Result<
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .with_state(state.clone());
-    let router = tonic::service::Routes::new(AdminServer::new(AdminService { state }))
-        .add_service(reflection)
-        .into_axum_router()
-        .merge(http);
+    let service = AdminService { state, diffs: Semaphore::new(DIFFS_AT_ONCE) };
+    let service = AdminServer::new(service).max_decoding_message_size(MAX_REQUEST_BYTES);
+    let router = tonic::service::Routes::new(service).add_service(reflection).into_axum_router().merge(http);
     axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
         .with_graceful_shutdown(shutdown)
         .await
@@ -106,6 +122,7 @@ async fn metrics(Shared(state): Shared<AdminState>) -> impl IntoResponse {
 
 struct AdminService {
     state: AdminState,
+    diffs: Semaphore,
 }
 
 impl AdminService {
@@ -141,6 +158,22 @@ impl Admin for AdminService {
             Some(_) => Ok(Response::new(ExplainProxyResponse { explanation })),
             None => Err(Status::not_found(format!("no proxy {id:?} is connected"))),
         }
+    }
+
+    async fn diff_manifests(
+        &self,
+        request: Request<DiffManifestsRequest>,
+    ) -> Result<Response<DiffManifestsResponse>, Status> {
+        let DiffManifestsRequest { files, show_config } = request.into_inner();
+        let _turn =
+            self.diffs.acquire().await.map_err(|_| Status::unavailable("the control plane is shutting down"))?;
+        let Running { root_namespace, loaded, subjects } = self.ask(Query::Subjects).await?;
+        let compare = move || {
+            let texts = files.into_iter().map(|file| (file.path.into(), file.text.into_bytes()));
+            diff(&loaded, &load_texts(texts.collect()), &subjects, &root_namespace, show_config)
+        };
+        let compared = tokio::task::spawn_blocking(compare).await;
+        compared.map(Response::new).map_err(|_| Status::internal("the comparison failed"))
     }
 
     type WatchRolloutStream = Pin<Box<dyn Stream<Item = Result<WatchRolloutResponse, Status>> + Send>>;

@@ -3,11 +3,13 @@
 //! Comes in: [`Settings`]. Goes out: a running control plane. Invariant: one task, the reconciler, writes all state.
 
 mod admin;
+mod diff;
 mod explain;
 mod fleet;
 mod keepsakes;
 mod memory;
 mod metrics;
+mod plugin_fields;
 mod proxies;
 mod pushes;
 mod reconcile;
@@ -27,6 +29,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use self::diff::{Subject, diff};
 pub use self::explain::{fault, view as view_explanation, warning};
 
 use self::admin::{AdminState, Gauges, Query};
@@ -169,6 +172,7 @@ fn answer(reconciler: &Reconciler, query: Query) {
             let listed = ListPluginsResponse { plugins: reconciler.list_plugins(), faults: reconciler.list_faults() };
             drop(sender.send(listed));
         }
+        Query::Subjects(sender) => drop(sender.send(reconciler.subjects())),
         Query::Explain(id, sender) => drop(sender.send(reconciler.explain_proxy(&id))),
         Query::Metrics(sender) => {
             let gauges = Gauges { plugins: reconciler.count_states(), config_errors: reconciler.config_errors() };

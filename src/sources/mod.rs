@@ -57,7 +57,8 @@ use std::time::SystemTime;
 
 pub use self::cross::cross_check;
 pub use self::directory::Directory;
-use self::memory::Memory;
+use self::memory::{Memory, Scan, Seen};
+use self::report::about_file;
 use self::scanner::{Scanner, Writes};
 use self::yaml::{Node, Place};
 use crate::model::{Plugin, PluginId, ProxyTemplate, TemplateId};
@@ -117,4 +118,25 @@ pub struct Finding {
 pub fn load(paths: &[PathBuf]) -> Loaded {
     let scanned = Scanner::new(paths.to_vec()).scan(Writes::default(), SystemTime::now());
     Memory::default().update(scanned.scan)
+}
+
+/// The texts of all files of `paths`, to be judged elsewhere, and what could not be read.
+pub fn read(paths: &[PathBuf]) -> (BTreeMap<PathBuf, Vec<u8>>, Vec<Finding>) {
+    let scanned = Scanner::new(paths.to_vec()).scan(Writes::default(), SystemTime::now());
+    let (mut texts, mut faults) = (BTreeMap::new(), Vec::new());
+    for (path, seen) in scanned.scan.files {
+        match seen {
+            Seen::Read(bytes) => _ = texts.insert(path, bytes),
+            Seen::Unreadable(reason) => faults.push(about_file(&path, reason)),
+            Seen::Same => {}
+        }
+    }
+    faults.extend(scanned.scan.hidden.iter().map(|hidden| about_file(&hidden.path, hidden.reason.as_str())));
+    (texts, faults)
+}
+
+/// As [`load`], of texts that were read elsewhere.
+pub fn load_texts(texts: BTreeMap<PathBuf, Vec<u8>>) -> Loaded {
+    let files = texts.into_iter().map(|(path, bytes)| (path, Seen::Read(bytes))).collect();
+    Memory::default().update(Scan { files, hidden: Vec::new() })
 }
