@@ -83,7 +83,7 @@ impl Fleet {
         self.nodes.len()
     }
 
-    /// Connects some; returns when each of them holds all that it names (a second time: at once).
+    /// Connects some; returns when each stream is open and each proxy holds all that it names.
     pub async fn connect(&self, which: Range<usize>) -> anyhow::Result<Duration> {
         let begun = Instant::now();
         let (nodes, slots) = (&self.nodes[which.clone()], &self.slots[which]);
@@ -103,6 +103,8 @@ impl Fleet {
                 }
             });
         }
+        // Held by each connection until its stream is open.
+        let _all = permits.acquire_many(u32::try_from(CONNECTING)?).await?;
         if starting > 0 {
             self.wait().await?;
         }
