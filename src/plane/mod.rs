@@ -24,7 +24,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -56,8 +56,8 @@ pub struct Settings {
 
 /// Runs until `shutdown`. An error means that it could not start: an address is taken.
 pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let xds_listener = listen("xds", settings.xds_listen).await?;
-    let admin_listener = listen("admin", settings.admin_listen).await?;
+    let xds_listener = listen("xds", settings.xds_listen)?;
+    let admin_listener = listen("admin", settings.admin_listen)?;
 
     let (memory, last_good) = memory::Memory::open(&settings.data_dir);
     let directory = Directory::open_with(settings.config, &last_good);
@@ -92,12 +92,23 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
     Ok(())
 }
 
-async fn listen(service: &'static str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    let listener = TcpListener::bind(address)
-        .await
+/// Connections that may wait to be accepted. A fleet that is cut off comes back at once, and one that finds no room
+/// tries again after a second; the kernel may cap it lower (`net.core.somaxconn`).
+const BACKLOG: u32 = 4096;
+
+fn listen(service: &'static str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let listener = bind(address)
         .with_context(|| format!("--{service}-listen {address}: cannot listen there, choose another address"))?;
     tracing::info!(service, address = %listener.local_addr()?, "listening");
     Ok(listener)
+}
+
+fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // As `TcpListener::bind` does, so that a restart finds its port free.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Everything that the reconciler hears of.
