@@ -24,6 +24,8 @@ mod offline;
 mod options;
 mod order;
 mod plan;
+#[cfg(test)]
+mod properties;
 mod select;
 mod shape;
 mod short_form;
