@@ -26,10 +26,11 @@ fn proxy(capabilities: Capabilities) -> Proxy {
     }
 }
 
-/// Every plugin has its module, a few bytes that say whose they are.
+/// Every plugin that has a module has a few bytes that say whose they are.
 fn entry(plugin: &Arc<Plugin>) -> PluginEntry {
     let bytes = Bytes::from(format!("module of {}", plugin.id));
-    let code = Code::Module(Arc::new(Module { digest: Digest::of(&bytes), bytes, refusals: Vec::new() }));
+    let module = Module { digest: Digest::of(&bytes), bytes, refusals: Vec::new() };
+    let code = plugin.module().map_or(Code::InSpecification, |_| Code::Module(Arc::new(module)));
     PluginEntry {
         desired: plugin.clone(),
         module: ModuleState::Ready(code.clone()),
@@ -38,14 +39,14 @@ fn entry(plugin: &Arc<Plugin>) -> PluginEntry {
     }
 }
 
-fn compiled(loaded: &Loaded, capabilities: Capabilities) -> Compiled {
+pub fn compiled(loaded: &Loaded, capabilities: Capabilities) -> Compiled {
     let entries: Vec<_> = loaded.plugins.values().map(entry).collect();
     let facts = ProxyFacts::default();
     let templates = loaded.templates.values();
     compile(&select(&proxy(capabilities), &facts, "istio-system", entries.iter(), templates, &[]))
 }
 
-fn message(resource: &Resource) -> Value {
+pub fn message(resource: &Resource) -> Value {
     let name = resource.resource_type.type_url().trim_start_matches("type.googleapis.com/");
     to_json(name, &resource.body.to_bytes())
 }

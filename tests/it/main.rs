@@ -5,6 +5,7 @@
 mod ads;
 mod architecture;
 mod compile_golden;
+mod compile_outline;
 mod examples;
 mod listener_bytes;
 mod real_bootstraps;
