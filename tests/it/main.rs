@@ -14,6 +14,7 @@ mod real_lifecycle;
 mod real_load;
 mod real_native;
 mod real_program;
+mod real_questions;
 mod real_refusals;
 mod real_restart;
 mod real_trouble;

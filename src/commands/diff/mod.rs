@@ -5,6 +5,7 @@ mod text;
 
 use std::path::PathBuf;
 
+use self::text::LookedAt;
 use super::admin_client::{ServerArgs, block_on};
 use super::release::{newest, parse_release};
 use super::{Format, Outcome};
@@ -51,13 +52,13 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
             anyhow::bail!("{flag} {}: no such file or folder", missing.display());
         }
     }
-    let diff = match args.against.is_empty() {
-        true => ask(&args)?,
-        false => compare(&args),
+    let (diff, looked_at) = match args.against.is_empty() {
+        true => (ask(&args)?, LookedAt::Connected),
+        false => (compare(&args), LookedAt::Kinds),
     };
     match args.format {
         Format::Json => println!("{:#}", json::of(&diff)),
-        Format::Text => print!("{}", text::of(&diff)),
+        Format::Text => print!("{}", text::of(&diff, looked_at)),
     }
     Ok(outcome(&diff, args.fail_on_drain))
 }
@@ -163,7 +164,7 @@ spec:
         assert_eq!((diff.proxies.len(), diff.manifests.len()), (0, 0));
         assert!(diff.compared > 0);
         assert_eq!(outcome(&diff, false), Outcome::Fine);
-        assert_eq!(text::of(&diff), "nothing changes for any of 2 kinds of proxies\n");
+        assert_eq!(text::of(&diff, LookedAt::Kinds), "nothing changes for 2 kinds of proxies\n");
     }
 
     #[test]
@@ -192,7 +193,7 @@ spec:
     fn the_text_names_resources_listeners_and_drains() {
         let (old, new) = (plugin("{url: https://m.test/a.wasm}"), plugin("{url: https://m.test/b.wasm}"));
         assert_eq!(
-            text::of(&told(&[TEMPLATE, &old], &[TEMPLATE, &new], NEW)),
+            text::of(&told(&[TEMPLATE, &old], &[TEMPLATE, &new], NEW), LookedAt::Kinds),
             "WasmPlugin shop/a changed
   url: https://m.test/a.wasm -> https://m.test/b.wasm
 proxies in shop, Envoy 1.40.0, chain
@@ -200,9 +201,9 @@ proxies in shop, Envoy 1.40.0, chain
 proxies in shop with app=web, Envoy 1.40.0, chain
   changed extension wasmplane/in/PreAuthN-BeforeRouter
   touches listener in, no drain
-2 of 2 kinds of proxies change, no listener drains
+2 of 2 kinds of proxies would change, no listener drains
 "
         );
-        assert!(text::of(&told(&[TEMPLATE], &[], NEW)).contains("  listener in drains\n"));
+        assert!(text::of(&told(&[TEMPLATE], &[], NEW), LookedAt::Kinds).contains("  listener in drains\n"));
     }
 }

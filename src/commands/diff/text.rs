@@ -9,7 +9,15 @@ use crate::protobuf::admin::{Change, DiffManifestsResponse, ManifestDiff, ProxyD
 /// Ids that are named; the rest is counted.
 const NAMED: usize = 5;
 
-pub fn of(diff: &DiffManifestsResponse) -> String {
+/// Which proxies a difference is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LookedAt {
+    /// One of each kind that the manifests speak of.
+    Kinds,
+    Connected,
+}
+
+pub fn of(diff: &DiffManifestsResponse, looked_at: LookedAt) -> String {
     let mut out = String::new();
     for manifest in &diff.manifests {
         write_manifest(&mut out, manifest);
@@ -23,7 +31,7 @@ pub fn of(diff: &DiffManifestsResponse) -> String {
     for warning in &diff.warnings {
         let _ = writeln!(out, "warning: {warning}");
     }
-    let _ = writeln!(out, "{}", summary(diff));
+    let _ = writeln!(out, "{}", summary(diff, looked_at));
     out
 }
 
@@ -74,11 +82,15 @@ fn who(proxy: &ProxyDiff) -> String {
     format!("proxies in {}{with}", proxy.namespace)
 }
 
-fn summary(diff: &DiffManifestsResponse) -> String {
-    let is_asked = diff.proxies.iter().any(|proxy| !proxy.ids.is_empty());
-    let noun = if is_asked { "proxies" } else { "kinds of proxies" };
+fn summary(diff: &DiffManifestsResponse, looked_at: LookedAt) -> String {
+    let (one, many) = match looked_at {
+        LookedAt::Kinds => ("kind of proxy", "kinds of proxies"),
+        LookedAt::Connected => ("proxy", "proxies"),
+    };
+    let compared = if diff.compared == 1 { format!("1 {one}") } else { format!("{} {many}", diff.compared) };
     if diff.proxies.is_empty() {
-        return format!("nothing changes for any of {} {noun}", diff.compared);
+        let what = if diff.manifests.is_empty() { "nothing changes" } else { "nothing that is served changes" };
+        return format!("{what} for {compared}");
     }
     let changing: usize = diff.proxies.iter().map(|proxy| proxy.ids.len().max(1)).sum();
     let drains: usize = diff.proxies.iter().map(|proxy| proxy.ids.len().max(1) * proxy.drains.len()).sum();
@@ -87,5 +99,5 @@ fn summary(diff: &DiffManifestsResponse) -> String {
         1 => "1 listener drains".to_owned(),
         number => format!("{number} listeners drain"),
     };
-    format!("{changing} of {} {noun} change, {drains}", diff.compared)
+    format!("{changing} of {compared} would change, {drains}")
 }
