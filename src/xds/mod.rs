@@ -4,6 +4,7 @@
 //! and a [`Delivery`] for each answer of a client. Invariant: knows nothing of plugins; the protocol is pure
 //! ([`Session`]), sockets live in `stream` and `server`.
 
+mod accept;
 mod delivery;
 mod delta;
 mod extensions;
@@ -42,5 +43,5 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) {
     let shared = stream::Shared { fleet, proofs: Arc::new(Proofs::default()), limits, metrics };
-    server::serve(listener, Arc::new(shared), shutdown).await;
+    accept::serve(listener, Arc::new(shared), shutdown).await;
 }
