@@ -22,6 +22,7 @@ mod view;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::{TcpListener, TcpSocket};
@@ -52,10 +53,16 @@ pub struct Settings {
     /// Folders in which `file://` is read by the control plane itself.
     pub module_files: Vec<PathBuf>,
     pub max_response_bytes: usize,
+    /// Of the xDS port; plain text without.
+    pub tls: Option<xds::TlsFiles>,
+    pub admission: xds::AdmissionLimits,
+    /// Of the connections of proxies; unlimited without.
+    pub max_connection_age: Option<Duration>,
 }
 
-/// Runs until `shutdown`. An error means that it could not start: an address is taken.
+/// Runs until `shutdown`. An error means that it could not start: an address is taken, a certificate will not do.
 pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let tls = settings.tls.map(xds::Tls::open).transpose()?;
     let xds_listener = listen("xds", settings.xds_listen)?;
     let admin_listener = listen("admin", settings.admin_listen)?;
 
@@ -74,14 +81,18 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
     let (changes, changed) = watch::channel(0);
     let (ready, is_ready) = watch::channel(false);
     let state = AdminState { queries, changes: changed, ready: is_ready, metrics, shutdown: shutdown.clone() };
-    let limits = xds::Limits { max_response_bytes: settings.max_response_bytes, ..xds::Limits::default() };
+    let options = xds::Options {
+        limits: xds::Limits { max_response_bytes: settings.max_response_bytes, ..xds::Limits::default() },
+        admission: settings.admission,
+        transport: xds::Transport { tls, max_connection_age: settings.max_connection_age },
+    };
 
     let tasks = TaskTracker::new();
     let inputs = Inputs { directory: directory.watch(), modules: modules.clone(), events, asked };
     tasks.spawn(directory.run(shutdown.clone()));
     tasks.spawn(modules.run(shutdown.clone()));
     tasks.spawn(reconcile(reconciler, inputs, changes, ready, shutdown.clone()));
-    tasks.spawn(xds::serve(xds_listener, Arc::new(door), limits, xds_metrics, shutdown.clone()));
+    tasks.spawn(xds::serve(xds_listener, Arc::new(door), options, xds_metrics, shutdown.clone()));
     tasks.spawn(async move {
         if let Err(error) = admin::serve(admin_listener, state).await {
             tracing::error!(%error, "admin port ended");

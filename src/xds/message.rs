@@ -6,6 +6,7 @@ use envoy_types::pb::envoy::config::core::v3::Node;
 use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
 
 use super::session::{Protocol, Reaction, Session};
+use super::size::{TooMuch, check_names};
 use crate::snapshot::{ResourceType, Snapshot};
 
 /// What both requests say.
@@ -24,6 +25,9 @@ pub(super) trait DiscoveryMessage: prost::Message + Default + Unpin + 'static {
 
     fn head(&self) -> Head<'_>;
 
+    /// Whether the names in it are fewer and shorter than what a stream may ask for.
+    fn check_names(&self, asked_before: usize) -> Result<(), TooMuch>;
+
     fn apply(&self, session: &mut Session, of: ResourceType, snapshot: Option<&Snapshot>, now: Instant) -> Reaction;
 }
 
@@ -37,6 +41,11 @@ impl DiscoveryMessage for DiscoveryRequest {
             error: self.error_detail.as_ref().map(|error| error.message.as_str()),
             holds_state: !self.version_info.is_empty(),
         }
+    }
+
+    /// Each request replaces the names of the one before.
+    fn check_names(&self, _asked_before: usize) -> Result<(), TooMuch> {
+        check_names(0, self.resource_names.iter())
     }
 
     fn apply(&self, session: &mut Session, of: ResourceType, snapshot: Option<&Snapshot>, now: Instant) -> Reaction {
@@ -54,6 +63,12 @@ impl DiscoveryMessage for DeltaDiscoveryRequest {
             error: self.error_detail.as_ref().map(|error| error.message.as_str()),
             holds_state: !self.initial_resource_versions.is_empty(),
         }
+    }
+
+    fn check_names(&self, asked_before: usize) -> Result<(), TooMuch> {
+        check_names(asked_before, self.resource_names_subscribe.iter())?;
+        check_names(0, self.initial_resource_versions.keys())?;
+        check_names(0, self.initial_resource_versions.values())
     }
 
     fn apply(&self, session: &mut Session, of: ResourceType, snapshot: Option<&Snapshot>, now: Instant) -> Reaction {

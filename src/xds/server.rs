@@ -4,21 +4,19 @@
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
 use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
 use http::{HeaderValue, Request, Response, header};
-use tokio_util::sync::CancellationToken;
 use tonic::codec::BufferSettings;
 use tonic::{Status, Streaming};
 use tonic_prost::ProstDecoder;
 
 use super::fleet::Service;
 use super::message::DiscoveryMessage;
-use super::stream::{DiscoveryStream, Shared};
+use super::stream::{DiscoveryStream, Guest, Shared};
 use crate::snapshot::ResourceType;
 
 /// Descriptors of the services below, for gRPC reflection.
@@ -72,7 +70,7 @@ const SERVICES: [(&str, Service, &str, &str); 6] = [
 const OTHER_SERVICES: [&str; 2] = ["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection"];
 
 /// The discovery services, health and reflection.
-pub(super) fn router(shared: &Arc<Shared>, shutdown: &CancellationToken) -> Router {
+pub(super) fn router(shared: &Arc<Shared>) -> Router {
     let (health_reporter, health) = tonic_health::server::health_reporter();
     // Reporting only fills a map: the future is ready at once.
     drop(health_reporter);
@@ -87,7 +85,7 @@ pub(super) fn router(shared: &Arc<Shared>, shutdown: &CancellationToken) -> Rout
     let mut router = tonic::service::Routes::new(health).add_service(reflection).into_axum_router();
     for (name, service, sotw, delta) in SERVICES {
         let open = |method: &str| format!("/{name}/{method}");
-        let discovery = Discovery { service, shared: shared.clone(), shutdown: shutdown.clone() };
+        let discovery = Discovery { service, shared: shared.clone() };
         router = router
             .route_service(&open(sotw), tower::service_fn(discovery.clone().open::<DiscoveryRequest>()))
             .route_service(&open(delta), tower::service_fn(discovery.open::<DeltaDiscoveryRequest>()));
@@ -99,7 +97,6 @@ pub(super) fn router(shared: &Arc<Shared>, shutdown: &CancellationToken) -> Rout
 struct Discovery {
     service: Service,
     shared: Arc<Shared>,
-    shutdown: CancellationToken,
 }
 
 impl Discovery {
@@ -108,7 +105,6 @@ impl Discovery {
         self,
     ) -> impl Fn(Request<Body>) -> Ready<Result<Response<Body>, Infallible>> + Clone + Send + Sync + 'static {
         move |request| {
-            let peer = request.extensions().get::<SocketAddr>().copied();
             let is_grpc = request
                 .headers()
                 .get(header::CONTENT_TYPE)
@@ -116,11 +112,20 @@ impl Discovery {
             if !is_grpc {
                 return ready(Ok(Status::invalid_argument("content-type must be application/grpc").into_http()));
             }
+            let admitted = match self.shared.admission.admit() {
+                Ok(admitted) => admitted,
+                Err(refusal) => {
+                    self.shared.metrics.stream_refused(refusal);
+                    return ready(Ok(self.shared.admission.status(refusal).into_http()));
+                }
+            };
+            let (peer, farewell) = (request.extensions().get().copied(), request.extensions().get().cloned());
+            let farewell = farewell.expect("every request comes in through `accept`");
             let decoder = ProstDecoder::new(BufferSettings::new(REQUEST_BUFFER_BYTES, MAX_REQUEST_BYTES));
             let inbound: Streaming<R> =
                 Streaming::new_request(decoder, request.into_body(), None, Some(MAX_REQUEST_BYTES));
-            let shutdown = self.shutdown.clone().cancelled_owned();
-            let stream = DiscoveryStream::new(inbound, self.service, self.shared.clone(), peer, shutdown);
+            let guest = Guest { peer, farewell, _admitted: admitted };
+            let stream = DiscoveryStream::new(inbound, self.service, self.shared.clone(), guest);
             let mut response = Response::new(Body::new(stream));
             response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
             ready(Ok(response))

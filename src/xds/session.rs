@@ -126,6 +126,11 @@ impl Session {
         self.has_sent_all = false;
     }
 
+    /// How many names of a type the client asks for.
+    pub(super) fn asked(&self, resource_type: ResourceType) -> usize {
+        self.types.get(&resource_type).map_or(0, |state| state.subscription.names.len())
+    }
+
     /// Applies a change of subscription to what the client is believed to hold.
     pub(super) fn resubscribe(&mut self, resource_type: ResourceType, changed: Changed) {
         self.has_sent_all = false;

@@ -17,6 +17,7 @@ mod real_program;
 mod real_questions;
 mod real_refusals;
 mod real_restart;
+mod real_tls;
 mod real_trouble;
 mod real_wasmplugin;
 mod support;
