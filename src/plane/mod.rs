@@ -8,6 +8,7 @@ mod explain;
 mod fleet;
 mod keepsakes;
 mod memory;
+mod messages;
 mod metrics;
 mod plugin_fields;
 mod proxies;
@@ -80,11 +81,20 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
     let (queries, asked) = mpsc::channel(admin::QUERIES);
     let (changes, changed) = watch::channel(0);
     let (ready, is_ready) = watch::channel(false);
-    let state = AdminState { queries, changes: changed, ready: is_ready, metrics, shutdown: shutdown.clone() };
+    let recordings = xds::Recordings::default();
+    let state = AdminState {
+        queries,
+        changes: changed,
+        ready: is_ready,
+        metrics,
+        recordings: recordings.clone(),
+        shutdown: shutdown.clone(),
+    };
     let options = xds::Options {
         limits: xds::Limits { max_response_bytes: settings.max_response_bytes, ..xds::Limits::default() },
         admission: settings.admission,
         transport: xds::Transport { tls, max_connection_age: settings.max_connection_age },
+        recordings,
     };
 
     let tasks = TaskTracker::new();
@@ -196,6 +206,7 @@ fn answer(reconciler: &Reconciler, query: Query) {
         }
         Query::Subjects(sender) => drop(sender.send(reconciler.subjects())),
         Query::Explain(id, sender) => drop(sender.send(reconciler.explain_proxy(&id))),
+        Query::Streams(id, sender) => drop(sender.send(reconciler.streams_of(&id))),
         Query::Metrics(sender) => {
             let gauges = Gauges { plugins: reconciler.count_states(), config_errors: reconciler.config_errors() };
             drop(sender.send(gauges));

@@ -76,14 +76,5 @@ fn protocol_label(protocol: Protocol) -> Labels {
 }
 
 fn type_label(resource_type: ResourceType) -> Labels {
-    [(
-        "type",
-        match resource_type {
-            ResourceType::Cluster => "cds",
-            ResourceType::Endpoint => "eds",
-            ResourceType::ExtensionConfig => "ecds",
-            ResourceType::Listener => "lds",
-            ResourceType::Route => "rds",
-        },
-    )]
+    [("type", resource_type.short_name())]
 }

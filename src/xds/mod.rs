@@ -14,6 +14,7 @@ mod held;
 mod message;
 mod metrics;
 mod node;
+mod recorder;
 mod schedule;
 mod server;
 mod session;
@@ -39,6 +40,7 @@ pub use delivery::{Delivery, Outcome, Proofs};
 pub use fleet::{Connection, Fleet, Hello, Report, Service, StreamId};
 pub use metrics::Metrics;
 pub use node::proxy_of;
+pub use recorder::{Answer, Entry, Names, Recording, Recordings, Resources, Said};
 pub use session::{Limits, Protocol, Reaction, Response, Session};
 pub use tls::{Tls, TlsError, TlsFiles};
 
@@ -48,6 +50,8 @@ pub struct Options {
     pub limits: Limits,
     pub admission: AdmissionLimits,
     pub transport: Transport,
+    /// Where the last messages of each stream are kept.
+    pub recordings: Recordings,
 }
 
 /// Serves discovery, gRPC health and reflection until `shutdown`, then ends every stream with UNAVAILABLE.
@@ -59,7 +63,13 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) {
     let admission = Admission::new(options.admission);
-    let shared =
-        stream::Shared { fleet, proofs: Arc::new(Proofs::default()), limits: options.limits, metrics, admission };
+    let shared = stream::Shared {
+        fleet,
+        proofs: Arc::new(Proofs::default()),
+        limits: options.limits,
+        metrics,
+        admission,
+        recordings: options.recordings,
+    };
     accept::serve(listener, options.transport, Arc::new(shared), shutdown).await;
 }

@@ -126,9 +126,9 @@ impl Session {
         self.has_sent_all = false;
     }
 
-    /// How many names of a type the client asks for.
-    pub(super) fn asked(&self, resource_type: ResourceType) -> usize {
-        self.types.get(&resource_type).map_or(0, |state| state.subscription.names.len())
+    /// What the client asks for; `None` before its first request of the type.
+    pub(super) fn subscription(&self, resource_type: ResourceType) -> Option<&Subscription> {
+        self.types.get(&resource_type).map(|state| &state.subscription)
     }
 
     /// Applies a change of subscription to what the client is believed to hold.

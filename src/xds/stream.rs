@@ -27,6 +27,7 @@ use super::fleet::{Connection, Fleet, Hello, Service};
 use super::message::{DiscoveryMessage, Head};
 use super::metrics::Metrics;
 use super::node::proxy_of;
+use super::recorder::{Recorder, Recordings};
 use super::session::{Limits, Protocol, Reaction, Session};
 use super::size::check_node;
 use super::wire;
@@ -48,6 +49,7 @@ pub(super) struct Shared {
     pub limits: Limits,
     pub metrics: Metrics,
     pub admission: Admission,
+    pub recordings: Recordings,
 }
 
 /// Where a stream comes from, and its place here.
@@ -64,6 +66,7 @@ struct Client {
     snapshots: WatchStream<Option<Arc<Snapshot>>>,
     snapshot: Option<Arc<Snapshot>>,
     node_id: String,
+    recorder: Recorder,
 }
 
 /// The response body of one discovery call.
@@ -212,9 +215,16 @@ impl<R: DiscoveryMessage> DiscoveryStream<R> {
         if let Some(error) = head.error {
             tracing::warn!(node = client.node_id, type_url = head.type_url, error, "resources rejected");
         }
+        let subscription = client.session.subscription(resource_type);
         request
-            .check_names(client.session.asked(resource_type))
+            .check_names(subscription.map_or(0, |subscription| subscription.names.len()))
             .map_err(|too_much| Status::resource_exhausted(too_much.to_string()))?;
+        if let Some(nonce) = request.answers() {
+            client.recorder.answered(resource_type, nonce, head.error);
+        }
+        if let Some((subscribe, unsubscribe, holds)) = request.asks(subscription) {
+            client.recorder.requested(resource_type, subscribe, unsubscribe, holds);
+        }
         let now = Instant::now().into_std();
         let reaction = request.apply(&mut client.session, resource_type, client.snapshot.as_deref(), now);
         self.react(reaction);
@@ -245,6 +255,7 @@ impl<R: DiscoveryMessage> DiscoveryStream<R> {
             session: Session::new(R::PROTOCOL, build, self.shared.proofs.clone(), self.shared.limits),
             snapshots: WatchStream::new(connection.snapshots.clone()),
             snapshot: None,
+            recorder: self.shared.recordings.begin(connection.id, node_id.clone(), self.service, R::PROTOCOL),
             connection,
             node_id,
         })
@@ -266,7 +277,9 @@ impl<R: DiscoveryMessage> DiscoveryStream<R> {
         }
         for response in reaction.responses {
             self.shared.metrics.responded(response.resource_type);
-            self.outgoing.extend(wire::frames(R::PROTOCOL, &response));
+            let frames = wire::frames(R::PROTOCOL, &response);
+            client.recorder.responded(&response, frames.iter().map(Bytes::len).sum());
+            self.outgoing.extend(frames);
         }
         self.wake = reaction.wake_at.map(|at| Box::pin(tokio::time::sleep_until(Instant::from_std(at))));
     }
@@ -304,6 +317,9 @@ fn refuse_outside_ads(service: Service, snapshot: Option<&Snapshot>) -> Result<(
 impl<R> Drop for DiscoveryStream<R> {
     fn drop(&mut self) {
         // The client's connection says goodbye to the fleet by itself.
+        if let Some(client) = &self.client {
+            client.recorder.ended(&Status::cancelled("the client has left"));
+        }
         self.shared.metrics.stream_closed(self.protocol);
     }
 }
@@ -329,7 +345,9 @@ impl<R: DiscoveryMessage> Body for DiscoveryStream<R> {
             return Poll::Pending;
         };
         this.is_over = true;
-        this.client = None;
+        if let Some(client) = this.client.take() {
+            client.recorder.ended(&status);
+        }
         let mut trailers = HeaderMap::new();
         if let Err(status) = status.add_header(&mut trailers) {
             tracing::warn!(%status, "status cannot be sent");

@@ -12,6 +12,7 @@ mod real_bootstraps;
 mod real_fleet;
 mod real_lifecycle;
 mod real_load;
+mod real_messages;
 mod real_native;
 mod real_program;
 mod real_questions;
