@@ -1,4 +1,4 @@
-//! An HTTP/1.1 client that holds its connection in its hands, so that a test sees when one is closed.
+//! An HTTP client that holds its connection in its hands, so that a test sees when one is closed.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -6,8 +6,8 @@ use std::time::Duration;
 use axum::http::{HeaderMap, Request, request};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty};
-use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper_util::rt::TokioIo;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -54,21 +54,48 @@ impl Response {
     }
 }
 
+/// Which HTTP a connection speaks, in plain text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    One,
+    /// With prior knowledge.
+    Two,
+}
+
+enum Sender {
+    One(http1::SendRequest<Empty<Bytes>>),
+    Two(http2::SendRequest<Empty<Bytes>>),
+}
+
 /// A keep-alive connection to loopback.
 pub struct Connection {
-    requests: SendRequest<Empty<Bytes>>,
+    requests: Sender,
     /// Drives the socket; ends with it.
     _socket: JoinSet<()>,
 }
 
 impl Connection {
     pub async fn open(port: u16) -> anyhow::Result<Self> {
+        Self::speaking(port, Version::One).await
+    }
+
+    pub async fn speaking(port: u16, version: Version) -> anyhow::Result<Self> {
         let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
         stream.set_nodelay(true)?;
-        let (requests, connection) = handshake(TokioIo::new(stream)).await?;
-        let mut socket = JoinSet::new();
+        let (io, mut socket) = (TokioIo::new(stream), JoinSet::new());
         // How it ends is seen by the request that it ends under.
-        socket.spawn(async move { drop(connection.await) });
+        let requests = match version {
+            Version::One => {
+                let (requests, connection) = http1::handshake(io).await?;
+                socket.spawn(async move { drop(connection.await) });
+                Sender::One(requests)
+            }
+            Version::Two => {
+                let (requests, connection) = http2::handshake(TokioExecutor::new(), io).await?;
+                socket.spawn(async move { drop(connection.await) });
+                Sender::Two(requests)
+            }
+        };
         Ok(Self { requests, _socket: socket })
     }
 
@@ -78,8 +105,14 @@ impl Connection {
     }
 
     async fn send(&mut self, request: request::Builder) -> anyhow::Result<Response> {
-        let request = request.header("host", "test").body(Empty::new())?;
-        let response = self.requests.send_request(request).await?;
+        let response = match &mut self.requests {
+            Sender::One(requests) => requests.send_request(request.header("host", "test").body(Empty::new())?).await?,
+            Sender::Two(requests) => {
+                let uri: axum::http::Uri = request.uri_ref().cloned().unwrap_or_default();
+                let uri = format!("http://test{}", uri.path()).parse::<axum::http::Uri>()?;
+                requests.send_request(request.uri(uri).body(Empty::new())?).await?
+            }
+        };
         let (parts, body) = response.into_parts();
         let body = body.collect().await?.to_bytes();
         Ok(Response {
@@ -91,6 +124,9 @@ impl Connection {
 
     /// Is it there for one more request? False when the other side closed it or announced to.
     pub async fn is_open(&mut self) -> bool {
-        self.requests.ready().await.is_ok()
+        match &mut self.requests {
+            Sender::One(requests) => requests.ready().await.is_ok(),
+            Sender::Two(requests) => requests.ready().await.is_ok(),
+        }
     }
 }

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::http::{Connection, Response};
+use super::http::{Connection, Response, Version};
 
 /// Each connection asks at most this often, so that the Envoys of other tests get their turn.
 const PACE: Duration = Duration::from_millis(2);
@@ -48,10 +48,15 @@ impl Load {
 
     /// [`Load::start`], counting the values of a response header.
     pub fn watching(port: u16, connections: usize, header: &'static str) -> Self {
+        Self::speaking(Version::One, port, connections, header)
+    }
+
+    /// [`Load::watching`] over that version of HTTP.
+    pub fn speaking(version: Version, port: u16, connections: usize, header: &'static str) -> Self {
         let (stop, requests) = (CancellationToken::new(), Arc::new(AtomicU64::new(0)));
         let mut running = JoinSet::new();
         for _ in 0..connections {
-            running.spawn(ask_until_stopped(port, header, stop.clone(), Arc::clone(&requests)));
+            running.spawn(ask_until_stopped(version, port, header, stop.clone(), Arc::clone(&requests)));
         }
         Self { stop, requests, connections: running }
     }
@@ -66,7 +71,7 @@ impl Load {
         self.stop.cancel();
         let mut report = LoadReport::default();
         for part in self.connections.join_all().await {
-            report.add(part);
+            report.merge(part);
         }
         report
     }
@@ -105,7 +110,8 @@ impl LoadReport {
         }
     }
 
-    fn add(&mut self, other: Self) {
+    /// Adds what other connections saw.
+    pub fn merge(&mut self, other: Self) {
         self.requests += other.requests;
         self.failed += other.failed;
         self.failures.extend(other.failures);
@@ -118,14 +124,20 @@ impl LoadReport {
     }
 }
 
-async fn ask_until_stopped(port: u16, header: &str, stop: CancellationToken, requests: Arc<AtomicU64>) -> LoadReport {
+async fn ask_until_stopped(
+    version: Version,
+    port: u16,
+    header: &str,
+    stop: CancellationToken,
+    requests: Arc<AtomicU64>,
+) -> LoadReport {
     let mut report = LoadReport::default();
     let mut connection = None;
     let mut pace = interval(PACE);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !stop.is_cancelled() {
         pace.tick().await;
-        let outcome = match timeout(REQUEST_TIMEOUT, ask(port, &mut connection, &mut report)).await {
+        let outcome = match timeout(REQUEST_TIMEOUT, ask(version, port, &mut connection, &mut report)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(anyhow::anyhow!("no answer within {} s", REQUEST_TIMEOUT.as_secs())),
         };
@@ -139,7 +151,12 @@ async fn ask_until_stopped(port: u16, header: &str, stop: CancellationToken, req
 }
 
 /// One request over the open connection, or over a new one if the old one was closed in between.
-async fn ask(port: u16, slot: &mut Option<Connection>, report: &mut LoadReport) -> anyhow::Result<Response> {
+async fn ask(
+    version: Version,
+    port: u16,
+    slot: &mut Option<Connection>,
+    report: &mut LoadReport,
+) -> anyhow::Result<Response> {
     if let Some(connection) = slot
         && !connection.is_open().await
     {
@@ -147,7 +164,7 @@ async fn ask(port: u16, slot: &mut Option<Connection>, report: &mut LoadReport) 
         *slot = None;
     }
     if slot.is_none() {
-        *slot = Some(Connection::open(port).await?);
+        *slot = Some(Connection::speaking(port, version).await?);
         report.opened += 1;
     }
     let connection = slot.as_mut().expect("it was opened above");

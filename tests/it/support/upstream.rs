@@ -1,4 +1,6 @@
 //! An upstream that echoes: its answer's body is JSON with the path and the headers of the request as it came.
+//!
+//! Requests for `/held` are answered when the test says so.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -9,6 +11,7 @@ use axum::extract::{Request, State};
 use axum::response::IntoResponse;
 use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 /// A server on a free port of loopback, until it is dropped.
@@ -22,6 +25,10 @@ struct Seen {
     /// Sent back in `x-upstream`, so that a test can tell two upstreams apart.
     name: String,
     requests: AtomicU64,
+    /// Requests for `/held` so far.
+    held: AtomicU64,
+    /// How often they were let go.
+    released: watch::Sender<u64>,
 }
 
 impl Upstream {
@@ -32,7 +39,12 @@ impl Upstream {
     pub async fn named(name: &str) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("loopback has a free port");
         let address = listener.local_addr().expect("a bound socket has an address");
-        let seen = Arc::new(Seen { name: name.to_owned(), requests: AtomicU64::new(0) });
+        let seen = Arc::new(Seen {
+            name: name.to_owned(),
+            requests: AtomicU64::new(0),
+            held: AtomicU64::new(0),
+            released: watch::Sender::new(0),
+        });
         let router = Router::new().fallback(echo).with_state(Arc::clone(&seen));
         let mut server = JoinSet::new();
         server.spawn(async move { axum::serve(listener, router).await.expect("serves until it is aborted") });
@@ -46,6 +58,16 @@ impl Upstream {
     /// How many requests came this far.
     pub fn requests(&self) -> u64 {
         self.seen.requests.load(Ordering::Relaxed)
+    }
+
+    /// How many requests for `/held` came this far, answered or not.
+    pub fn held(&self) -> u64 {
+        self.seen.held.load(Ordering::Relaxed)
+    }
+
+    /// Answers all requests that are held.
+    pub fn release(&self) {
+        self.seen.released.send_modify(|released| *released += 1);
     }
 }
 
@@ -81,6 +103,12 @@ impl TcpEcho {
 /// Values of a header that came several times are joined by a comma, in order.
 async fn echo(State(seen): State<Arc<Seen>>, request: Request) -> impl IntoResponse {
     seen.requests.fetch_add(1, Ordering::Relaxed);
+    if request.uri().path() == "/held" {
+        let mut released = seen.released.subscribe();
+        seen.held.fetch_add(1, Ordering::Relaxed);
+        // Ends with the upstream.
+        drop(released.changed().await);
+    }
     let mut headers = Map::new();
     for name in request.headers().keys() {
         let values = request.headers().get_all(name).iter();
