@@ -1,0 +1,205 @@
+//! The reconciler as a whole: changes in, snapshots and states out; no socket, and the clock stands still.
+
+mod refusals;
+mod serving;
+mod status;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::time::{Duration, advance};
+
+use super::fleet::Arrival;
+use super::memory::Memory;
+use super::pushes::Pushes;
+use super::reconcile::Reconciler;
+use super::refusals::Refusals;
+use crate::model::{
+    Capabilities, Code, Digest, Direction, EnvoyVersion, FailStrategy, ListenerProtocol, ListenerSpec, Module,
+    ModuleLocation, ModuleRef, ModuleState, Plugin, PluginId, PluginKind, PluginType, Position, Program, Proxy,
+    ProxyTemplate, PullPolicy, Selector, TemplateId, WasmOptions, WasmProgram, WithoutConfig, WorkloadTarget,
+};
+use crate::protobuf::admin::{self, State};
+use crate::snapshot::{Extension, Resource, ResourceType, Snapshot};
+use crate::sources::Loaded;
+use crate::xds::{Delivery, Hello, Outcome, Protocol, Report, Service, StreamId};
+
+struct World {
+    reconciler: Reconciler,
+    loaded: Loaded,
+    modules: BTreeMap<ModuleRef, ModuleState>,
+    streams: u64,
+    folder: tempfile::TempDir,
+}
+
+type Snapshots = watch::Receiver<Option<Arc<Snapshot>>>;
+
+impl World {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let reconciler = reconciler(folder.path());
+        let mut world = Self { reconciler, loaded: Loaded::default(), modules: BTreeMap::new(), streams: 0, folder };
+        let template = template();
+        world.loaded.templates.insert(template.id.clone(), Arc::new(template));
+        world
+    }
+
+    fn plugin(&mut self, name: &str, change: impl FnOnce(&mut Plugin)) -> &mut Self {
+        let mut plugin = plugin(name);
+        change(&mut plugin);
+        self.loaded.plugins.insert(plugin.id.clone(), Arc::new(plugin));
+        self
+    }
+
+    fn module(&mut self, name: &str, content: Option<&str>) -> &mut Self {
+        let state = match content {
+            Some(content) => ready(content),
+            None => ModuleState::Failed { reason: format!("GET {name}: 404 Not Found") },
+        };
+        self.modules.insert(module_ref(name), state);
+        self
+    }
+
+    fn settle(&mut self) {
+        self.reconciler.on_loaded(Arc::new(self.loaded.clone()));
+        self.reconciler.on_modules(Arc::new(self.modules.clone()), Arc::default());
+        self.reconciler.flush();
+    }
+
+    fn connect(&mut self, node_id: &str, labels: &[(&str, &str)], is_new_process: bool) -> (StreamId, Snapshots) {
+        self.streams += 1;
+        let (snapshots, served) = watch::channel(None);
+        let proxy = Proxy {
+            node_id: node_id.into(),
+            cluster: String::new(),
+            namespace: "shop".into(),
+            labels: labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
+            version: Some(EnvoyVersion::new(1, 40, 0)),
+            capabilities: Capabilities { chain: true, wasm: true },
+        };
+        let hello = Hello { proxy, service: Service::Ads, protocol: Protocol::Delta, is_new_process, peer: None };
+        let stream = StreamId(self.streams);
+        self.reconciler.on_arrival(Arrival { stream, hello, snapshots });
+        self.reconciler.flush();
+        (stream, served)
+    }
+
+    fn answer(&mut self, stream: StreamId, resource: Arc<Resource>, outcome: Outcome) {
+        self.reconciler.on_report(Report::Delivered(stream, Delivery { resource, outcome }));
+        self.reconciler.flush();
+    }
+
+    fn accept_all(&mut self, stream: StreamId, served: &Snapshots) {
+        let snapshot = served.borrow().clone().unwrap();
+        for resource in snapshot.listeners.values().chain(snapshot.clusters.values()) {
+            self.answer(stream, resource.clone(), Outcome::Accepted);
+        }
+        self.answer(stream, chain(served), Outcome::Accepted);
+    }
+
+    fn state(&self, proxy: &str, plugin: &str) -> (State, String) {
+        let proxy = self.reconciler.list_proxies().into_iter().find(|it| it.id == proxy).unwrap();
+        let plugin = proxy.plugins.into_iter().find(|it| it.id == plugin).unwrap();
+        (plugin.state(), plugin.message)
+    }
+
+    fn listed(&self, plugin: &str) -> admin::Plugin {
+        self.reconciler.list_plugins().into_iter().find(|it| it.id == plugin).unwrap()
+    }
+}
+
+fn reconciler(data_dir: &Path) -> Reconciler {
+    let (memory, _) = Memory::open(data_dir);
+    Reconciler::new("root".into(), Refusals::open(data_dir), memory, Pushes::default())
+}
+
+fn module_ref(name: &str) -> ModuleRef {
+    ModuleRef {
+        location: ModuleLocation::Http(format!("http://modules/{name}.wasm")),
+        sha256: None,
+        pull_policy: PullPolicy::Unspecified,
+        pull_secret: None,
+    }
+}
+
+fn ready(content: &str) -> ModuleState {
+    let bytes = content.to_owned().into_bytes();
+    let module = Module { digest: Digest::of(&bytes), bytes: bytes.into(), refusals: Vec::new() };
+    ModuleState::Ready(Code::Module(Arc::new(module)))
+}
+
+fn plugin(name: &str) -> Plugin {
+    Plugin {
+        id: PluginId::new(PluginKind::WasmPlugin, "shop", name),
+        created: None,
+        target: WorkloadTarget::Everything,
+        matches: Vec::new(),
+        position: Position::PreAuthN,
+        priority: 0,
+        plugin_type: PluginType::Http,
+        fail_strategy: FailStrategy::FailClose,
+        program: Program::Wasm(WasmProgram {
+            module: module_ref(name),
+            config: None,
+            root_id: String::new(),
+            env: Vec::new(),
+            options: WasmOptions::default(),
+        }),
+        is_disabled: false,
+    }
+}
+
+fn wasm(plugin: &mut Plugin) -> &mut WasmProgram {
+    match &mut plugin.program {
+        Program::Wasm(program) => program,
+        Program::Lua(_) => panic!("the plugins of these tests are modules"),
+    }
+}
+
+fn template() -> ProxyTemplate {
+    ProxyTemplate {
+        id: TemplateId { namespace: "shop".into(), name: "web".into() },
+        created: None,
+        selector: None,
+        without_config: WithoutConfig::Deny,
+        listeners: vec![ListenerSpec {
+            name: "in".into(),
+            direction: Direction::Inbound,
+            port: 8080,
+            bind: [127, 0, 0, 1].into(),
+            protocol: ListenerProtocol::Http,
+            forward_to: None,
+        }],
+        native: Vec::new(),
+    }
+}
+
+fn chain(served: &Snapshots) -> Arc<Resource> {
+    let snapshot = served.borrow().clone().unwrap();
+    match snapshot.extensions.resolve("wasmplane/in/PreAuthN-BeforeRouter") {
+        Some(Extension::Known(resource)) => resource,
+        other => panic!("no chain: {other:?}"),
+    }
+}
+
+fn owners(served: &Snapshots) -> Vec<String> {
+    chain(served).parts.iter().map(|part| part.owner.to_string()).collect()
+}
+
+fn refused(plugin: &str) -> Outcome {
+    Outcome::Refused { message: format!("Unable to create Wasm plugin {plugin}") }
+}
+
+fn hello(node_id: &str) -> Hello {
+    let proxy = Proxy {
+        node_id: node_id.into(),
+        cluster: String::new(),
+        namespace: "shop".into(),
+        labels: BTreeMap::new(),
+        version: None,
+        capabilities: Capabilities::default(),
+    };
+    Hello { proxy, service: Service::Ads, protocol: Protocol::Delta, is_new_process: true, peer: None }
+}

@@ -1,0 +1,121 @@
+//! Which proxies are served what, and when.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_answered_before_the_modules_had_their_time() {
+    let mut world = World::new();
+    world.plugin("slow", |_| {}).settle();
+    let (_, served) = world.connect("e1", &[], false);
+    assert!(!world.reconciler.is_open() && served.borrow().is_none());
+
+    advance(Duration::from_secs(10)).await;
+    world.reconciler.flush();
+    assert!(world.reconciler.is_open());
+    assert_eq!(owners(&served), Vec::<String>::new(), "a running proxy does not get what never was ready");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_envoy_that_starts_waits_for_a_new_plugin_and_then_gets_its_stand_in() {
+    let mut world = World::new();
+    world.settle();
+    world.plugin("slow", |_| {}).settle();
+    let (_, starting) = world.connect("e1", &[], true);
+    let (_, running) = world.connect("e2", &[], false);
+    assert!(starting.borrow().is_none());
+    assert_eq!(world.state("e2", "shop/slow").0, State::Pending);
+    assert!(running.borrow().is_some());
+
+    advance(Duration::from_secs(10)).await;
+    world.reconciler.flush();
+    assert!(starting.borrow().is_some());
+    assert_eq!(world.state("e1", "shop/slow").0, State::StandIn);
+    assert_ne!(chain(&starting).version, chain(&running).version);
+
+    world.module("slow", Some("late")).settle();
+    assert_eq!(chain(&starting).version, chain(&running).version);
+    assert_eq!(owners(&running), ["shop/slow"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_wakes_only_the_proxies_that_it_touches() {
+    let mut world = World::new();
+    world.settle();
+    let (_, mut web) = world.connect("web", &[("app", "web")], false);
+    let (_, mut api) = world.connect("api", &[("app", "api")], false);
+    web.mark_unchanged();
+    api.mark_unchanged();
+    let only_web = Selector(BTreeMap::from([("app".to_owned(), "web".to_owned())]));
+    world.plugin("auth", |plugin| plugin.target = WorkloadTarget::Labels(only_web)).module("auth", Some("1")).settle();
+    assert!(web.has_changed().unwrap());
+    assert!(!api.has_changed().unwrap());
+
+    // Equal content again wakes nobody.
+    web.mark_unchanged();
+    world.settle();
+    assert!(!web.has_changed().unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn proxies_of_one_kind_share_one_snapshot() {
+    let mut world = World::new();
+    world.plugin("auth", |_| {}).module("auth", Some("1")).settle();
+    let (_, one) = world.connect("one", &[("pod", "1")], false);
+    let (_, two) = world.connect("two", &[("pod", "2")], false);
+    assert!(Arc::ptr_eq(one.borrow().as_ref().unwrap(), two.borrow().as_ref().unwrap()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn live_proxies_that_share_a_node_id_are_told_apart() {
+    let mut world = World::new();
+    world.settle();
+    let (first, _one) = world.connect("envoy", &[], true);
+    let _two = world.connect("envoy", &[], true);
+    let ids = |world: &World| world.reconciler.list_proxies().into_iter().map(|it| it.id).collect::<Vec<_>>();
+    assert_eq!(ids(&world), ["envoy", "envoy#2"]);
+    world.reconciler.on_report(Report::Gone(first));
+    assert_eq!(ids(&world), ["envoy#2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_separate_services_of_one_envoy_are_one_proxy() {
+    let mut world = World::new();
+    world.settle();
+    let services = [ResourceType::Cluster, ResourceType::Listener];
+    let mut served = Vec::new();
+    for (number, service) in services.into_iter().enumerate() {
+        let (stream, snapshots) = (StreamId(100 + number as u64), watch::channel(None));
+        let mut hello = hello("e1");
+        hello.service = Service::Single(service);
+        world.reconciler.on_arrival(Arrival { stream, hello, snapshots: snapshots.0 });
+        world.reconciler.flush();
+        served.push(snapshots.1);
+    }
+    let proxies = world.reconciler.list_proxies();
+    assert_eq!(proxies.len(), 1);
+    assert_eq!(proxies[0].streams, ["CDS delta", "LDS delta"]);
+    assert!(served.iter().all(|snapshots| snapshots.borrow().is_some()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn listeners_outside_ads_are_not_refused_for_what_another_stream_of_the_envoy_was_served() {
+    let mut world = World::new();
+    world.settle();
+    let mut served = Vec::new();
+    for (number, service) in [ResourceType::Cluster, ResourceType::Listener].into_iter().enumerate() {
+        let (stream, snapshots) = (StreamId(100 + number as u64), watch::channel(None));
+        let mut hello = hello("e1");
+        hello.service = Service::Single(service);
+        // The stream of listeners asks for no chains, as `xds::stream` does for it.
+        hello.proxy.capabilities.chain = service == ResourceType::Cluster;
+        world.reconciler.on_arrival(Arrival { stream, hello, snapshots: snapshots.0 });
+        if service == ResourceType::Listener {
+            assert!(snapshots.1.borrow().is_none(), "served before it is decided what it may have");
+        }
+        world.reconciler.flush();
+        served.push(snapshots.1);
+    }
+    let snapshot = served[1].borrow().clone().unwrap();
+    let mut references = snapshot.listeners.values().flat_map(|listener| &listener.references);
+    assert!(references.all(|(used_type, _)| *used_type != ResourceType::ExtensionConfig));
+}

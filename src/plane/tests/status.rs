@@ -1,0 +1,108 @@
+//! What is said of plugins and proxies.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn a_plugin_is_programmed_when_all_that_carries_it_is_acknowledged() {
+    let mut world = World::new();
+    world.plugin("auth", |_| {}).module("auth", Some("1")).settle();
+    let (stream, served) = world.connect("e1", &[], false);
+    assert_eq!(world.state("e1", "shop/auth").0, State::Pending);
+    world.answer(stream, chain(&served), Outcome::Accepted);
+    assert_eq!(world.state("e1", "shop/auth").0, State::Pending, "its listener is not acknowledged");
+    world.accept_all(stream, &served);
+    assert_eq!(world.state("e1", "shop/auth"), (State::Programmed, String::new()));
+    assert_eq!(world.listed("shop/auth").counts.unwrap().programmed, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_module_that_fails_leaves_the_revision_before_running() {
+    let mut world = World::new();
+    world.plugin("auth", |_| {}).module("auth", Some("1")).settle();
+    let (stream, served) = world.connect("e1", &[], false);
+    world.accept_all(stream, &served);
+
+    let other = module_ref("other");
+    world.plugin("auth", |plugin| wasm(plugin).module = other).module("other", None).settle();
+
+    assert_eq!(owners(&served), ["shop/auth"]);
+    let listed = world.listed("shop/auth");
+    assert_eq!(listed.module_error, "GET other: 404 Not Found");
+    assert_eq!((listed.desired_revision.as_str(), listed.counts.unwrap().programmed), ("", 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plugin_that_fits_no_listener_says_so() {
+    let mut world = World::new();
+    world
+        .plugin("auth", |plugin| {
+            plugin.matches = vec![crate::model::TrafficMatch { ports: vec![9], ..Default::default() }];
+            wasm(plugin).module.location = ModuleLocation::File(PathBuf::from("/on/proxy.wasm"));
+        })
+        .settle();
+    world.modules.insert(
+        ModuleRef { location: ModuleLocation::File(PathBuf::from("/on/proxy.wasm")), ..module_ref("auth") },
+        ModuleState::Ready(Code::OnProxy("/on/proxy.wasm".into())),
+    );
+    world.settle();
+    let _served = world.connect("e1", &[], false);
+    let warnings = world.listed("shop/auth").warnings;
+    assert!(warnings.iter().any(|warning| warning.contains("match fits no listener of 1 proxies")), "{warnings:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disabled_plugin_leaves_its_chain_and_says_why() {
+    let mut world = World::new();
+    world.plugin("auth", |_| {}).module("auth", Some("1")).settle();
+    let (stream, served) = world.connect("e1", &[], false);
+    world.accept_all(stream, &served);
+    let listener = served.borrow().as_ref().unwrap().listeners["in"].version.clone();
+
+    world.plugin("auth", |plugin| plugin.is_disabled = true).settle();
+
+    assert_eq!(owners(&served), Vec::<String>::new());
+    assert_eq!(served.borrow().as_ref().unwrap().listeners["in"].version, listener);
+    assert_eq!(world.state("e1", "shop/auth"), (State::StandIn, "disabled by wasmplane.io/disabled".into()));
+    let listed = world.listed("shop/auth");
+    assert_eq!(listed.conditions.iter().find(|it| it.r#type == "Programmed").unwrap().reason, "Disabled");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connected_proxy_is_explained_with_what_became_of_its_plugins() {
+    let mut world = World::new();
+    let only_api = Selector(BTreeMap::from([("app".to_owned(), "api".to_owned())]));
+    world
+        .plugin("auth", |_| {})
+        .plugin("log", |plugin| plugin.position = Position::BeforeRouter)
+        .plugin("other", |plugin| plugin.target = WorkloadTarget::Labels(only_api))
+        .module("auth", Some("1"))
+        .module("log", Some("1"))
+        .module("other", Some("1"))
+        .settle();
+    let (stream, served) = world.connect("e1", &[("app", "web")], true);
+    world.answer(stream, chain(&served), refused("shop/auth"));
+    world.accept_all(stream, &served);
+
+    let explanation = world.reconciler.explain_proxy("e1").unwrap();
+    let states: Vec<_> = explanation.plugins.iter().map(|it| (it.id.as_str(), it.state())).collect();
+    assert_eq!(states, [("shop/auth", State::Rejected), ("shop/log", State::Programmed)]);
+    assert_eq!(explanation.plugins[0].message, "Unable to create Wasm plugin shop/auth");
+    assert_eq!(explanation.plugins[1].order, "position BeforeRouter comes after PreAuthN");
+    assert_eq!(explanation.plugins[1].revision.len(), 16);
+    assert_eq!((explanation.mode(), explanation.id.as_str()), (admin::Mode::Chain, "e1"));
+    assert_eq!(explanation.skipped[0].reason, "selector does not match: app=api");
+    assert!(world.reconciler.explain_proxy("e2").is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_proxy_with_listeners_of_its_own_is_not_pending_for_those_of_a_template() {
+    let mut world = World::new();
+    world.plugin("auth", |_| {}).module("auth", Some("1")).settle();
+    let (stream, served) = world.connect("e1", &[], false);
+    let snapshot = served.borrow().clone().unwrap();
+    let Some(Extension::Known(alone)) = snapshot.extensions.resolve("extensions.istio.io/wasmplugin/shop.auth") else {
+        panic!("the plugin applies");
+    };
+    world.answer(stream, alone, Outcome::Accepted);
+    assert_eq!(world.state("e1", "shop/auth").0, State::Programmed);
+}
