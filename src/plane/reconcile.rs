@@ -46,6 +46,7 @@ pub struct Reconciler {
     touched: HashSet<ProxyKey>,
     /// Nothing is served before the sources are loaded and the modules had their time (design, section 5, rule 9).
     opens_at: Instant,
+    is_loaded: bool,
     is_open: bool,
     /// When a starting proxy has waited long enough.
     deadlines: BTreeMap<Instant, HashSet<ProxyKey>>,
@@ -69,6 +70,7 @@ impl Reconciler {
             proven: HashSet::new(),
             touched: HashSet::new(),
             opens_at: Instant::now() + MODULES_WITHIN,
+            is_loaded: false,
             is_open: false,
             deadlines: BTreeMap::new(),
             reported_problems: HashSet::new(),
@@ -84,7 +86,7 @@ impl Reconciler {
     /// When [`Reconciler::flush`] has something to do although nothing happens.
     pub fn next_deadline(&self) -> Option<Instant> {
         if !self.is_open {
-            return Some(self.opens_at);
+            return self.is_loaded.then_some(self.opens_at);
         }
         self.deadlines.keys().next().copied()
     }
@@ -99,6 +101,7 @@ impl Reconciler {
         self.memory.keep_sources(&loaded);
         self.together = cross_check(&loaded, &self.root_namespace);
         self.loaded = loaded;
+        self.is_loaded = true;
         self.table.wanted()
     }
 
@@ -185,7 +188,8 @@ impl Reconciler {
     pub fn flush(&mut self) {
         let now = Instant::now();
         if !self.is_open {
-            if self.table.is_loading() && now < self.opens_at {
+            let is_waiting = self.table.is_loading() && now < self.opens_at;
+            if !self.is_loaded || is_waiting {
                 return;
             }
             self.is_open = true;

@@ -1,6 +1,7 @@
 //! The reconciler as a whole: changes in, snapshots and states out; no socket, and the clock stands still.
 
 mod refusals;
+mod restart;
 mod serving;
 mod status;
 
