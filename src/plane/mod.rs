@@ -140,9 +140,6 @@ struct Inputs {
     asked: mpsc::Receiver<Query>,
 }
 
-/// Reports taken in at one go before proxies are looked at again.
-const REPORTS_AT_ONCE: usize = 1024;
-
 async fn reconcile(
     mut reconciler: Reconciler,
     mut inputs: Inputs,
@@ -152,18 +149,13 @@ async fn reconcile(
 ) {
     let (mut states, mut notes) = (inputs.modules.states(), inputs.modules.notes());
     inputs.directory.mark_changed();
-    let mut reports = Vec::with_capacity(REPORTS_AT_ONCE);
     loop {
         let deadline = reconciler.next_deadline();
         tokio::select! {
-            // In order: an arrival is always taken in before its stream's reports.
-            biased;
             () = shutdown.cancelled() => return,
-            Some(arrival) = inputs.events.arrivals.recv() => {
-                reconciler.on_arrival(arrival);
-                while let Ok(arrival) = inputs.events.arrivals.try_recv() {
-                    reconciler.on_arrival(arrival);
-                }
+            batch = inputs.events.next() => {
+                batch.arrivals.into_iter().for_each(|arrival| reconciler.on_arrival(arrival));
+                batch.reports.into_iter().for_each(|report| reconciler.on_report(report));
             }
             Ok(()) = inputs.directory.changed() => {
                 let loaded = inputs.directory.borrow_and_update().clone();
@@ -178,11 +170,6 @@ async fn reconcile(
             }
             Ok(()) = notes.changed() => {
                 reconciler.notes = notes.borrow_and_update().clone();
-            }
-            _ = inputs.events.reports.recv_many(&mut reports, REPORTS_AT_ONCE) => {
-                for report in reports.drain(..) {
-                    reconciler.on_report(report);
-                }
             }
             Some(query) = inputs.asked.recv() => {
                 answer(&reconciler, query);
