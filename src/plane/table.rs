@@ -129,20 +129,21 @@ impl PluginTable {
                 Some(row) => {
                     let before = row.entry.scopes();
                     row.entry.desired = plugin.clone();
-                    row.entry.take_module(modules);
+                    row.follow(modules);
                     touched.push(Touched { id: id.clone(), scopes: [before, row.entry.scopes()].concat() });
                 }
                 None => {
-                    let mut entry = PluginEntry {
+                    let entry = PluginEntry {
                         desired: plugin.clone(),
                         module: ModuleState::Pending,
                         running: None,
                         good: Vec::new(),
                     };
-                    entry.take_module(modules);
-                    touched.push(Touched { id: id.clone(), scopes: entry.scopes() });
                     let remembered = self.remembered.remove(id).unwrap_or_default();
-                    self.rows.insert(id.clone(), Row { entry, first_seen: now, remembered });
+                    let mut row = Row { entry, first_seen: now, remembered };
+                    row.follow(modules);
+                    touched.push(Touched { id: id.clone(), scopes: row.entry.scopes() });
+                    self.rows.insert(id.clone(), row);
                 }
             }
         }
@@ -154,8 +155,7 @@ impl PluginTable {
         let mut touched = Vec::new();
         for (id, row) in &mut self.rows {
             let before = row.entry.scopes();
-            let is_remembered = row.take_remembered(modules);
-            if row.entry.take_module(modules) | is_remembered {
+            if row.follow(modules) {
                 touched.push(Touched { id: id.clone(), scopes: [before, row.entry.scopes()].concat() });
             }
         }
@@ -178,14 +178,27 @@ impl PluginTable {
 }
 
 impl Row {
+    /// Takes over what the modules have come to; returns whether anything is different now.
+    fn follow(&mut self, modules: &BTreeMap<ModuleRef, ModuleState>) -> bool {
+        let is_remembered = self.take_remembered(modules);
+        let is_new = self.entry.take_module(modules);
+        // The module that runs now may be the one that an older revision waits for.
+        self.take_remembered(modules) | is_remembered | is_new
+    }
+
     /// Turns what is remembered into revisions again as their modules come; what has none any more is forgotten.
     fn take_remembered(&mut self, modules: &BTreeMap<ModuleRef, ModuleState>) -> bool {
         let before = self.remembered.len();
         let entry = &mut self.entry;
+        let running = entry.running.as_ref().map(|running| running.code.clone());
         self.remembered.retain(|remembered| {
             let code = match &remembered.code {
                 RememberedCode::OnProxy(path) => Code::OnProxy(path.clone()),
                 RememberedCode::InSpecification => Code::InSpecification,
+                // What runs is not asked for a second time.
+                RememberedCode::Module(wanted) if running.as_ref().and_then(digest) == Some(*wanted) => {
+                    running.clone().expect("its digest was just compared")
+                }
                 RememberedCode::Module(_) => match remembered.module().and_then(|module| modules.get(&module)) {
                     Some(ModuleState::Ready(code)) => code.clone(),
                     Some(ModuleState::Failed { .. }) => return false,

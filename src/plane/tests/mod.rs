@@ -18,8 +18,8 @@ use super::pushes::Pushes;
 use super::reconcile::Reconciler;
 use super::refusals::Refusals;
 use crate::model::{
-    Capabilities, Code, Digest, Direction, EnvoyVersion, FailStrategy, ListenerProtocol, ListenerSpec, Module,
-    ModuleLocation, ModuleRef, ModuleState, Plugin, PluginId, PluginKind, PluginType, Position, Program, Proxy,
+    Capabilities, Code, Digest, Direction, EnvoyVersion, FailStrategy, ListenerProtocol, ListenerSpec, LuaProgram,
+    Module, ModuleLocation, ModuleRef, ModuleState, Plugin, PluginId, PluginKind, PluginType, Position, Program, Proxy,
     ProxyTemplate, PullPolicy, Selector, TemplateId, WasmOptions, WasmProgram, WithoutConfig, WorkloadTarget,
 };
 use crate::protobuf::admin::{self, State};
@@ -67,6 +67,11 @@ impl World {
         self.reconciler.on_loaded(Arc::new(self.loaded.clone()));
         self.reconciler.on_modules(Arc::new(self.modules.clone()), Arc::default());
         self.reconciler.flush();
+    }
+
+    /// The control plane is another process, with the same data folder.
+    fn restart(&mut self) {
+        self.reconciler = reconciler(self.folder.path());
     }
 
     fn connect(&mut self, node_id: &str, labels: &[(&str, &str)], is_new_process: bool) -> (StreamId, Snapshots) {

@@ -13,3 +13,42 @@ async fn an_envoy_that_comes_before_the_sources_are_read_is_not_told_that_it_has
     world.settle();
     assert!(served.borrow().as_ref().unwrap().listeners.contains_key("in"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_of_a_plane_with_scripts_only_waits_for_nothing_and_keeps_what_was_good() {
+    let script = |text: &str| Program::Lua(LuaProgram { source: text.into() });
+    let mut world = World::new();
+    world.plugin("script", |plugin| plugin.program = script("good")).settle();
+    let (stream, served) = world.connect("e1", &[], false);
+    world.accept_all(stream, &served);
+    let good = chain(&served).version.clone();
+    world.plugin("script", |plugin| plugin.program = script("bad")).settle();
+    world.answer(stream, chain(&served), Outcome::Refused { message: "script load error".into() });
+    assert_eq!(chain(&served).version, good);
+
+    world.restart();
+    world.reconciler.on_loaded(Arc::new(world.loaded.clone()));
+    world.reconciler.flush();
+    assert!(world.reconciler.is_open(), "there is no module to wait for");
+    let (_, served) = world.connect("e1", &[], false);
+    assert_eq!(chain(&served).version, good);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_does_not_wait_for_a_module_that_is_there_under_another_reference() {
+    let mut world = World::new();
+    world.plugin("auth", |_| {}).module("auth", Some("1")).settle();
+    let (stream, served) = world.connect("e1", &[], false);
+    world.accept_all(stream, &served);
+    world.plugin("auth", |plugin| wasm(plugin).root_id = "two".into()).settle();
+    world.accept_all(stream, &served);
+
+    world.restart();
+    // The module room hands out what it is asked for and nothing else.
+    let wanted = world.reconciler.on_loaded(Arc::new(world.loaded.clone()));
+    world.reconciler.on_modules(Arc::new(BTreeMap::from([(module_ref("auth"), ready("1"))])), Arc::default());
+    let wanted_still = world.reconciler.on_loaded(Arc::new(world.loaded.clone()));
+    world.reconciler.flush();
+    assert_eq!((wanted.len(), wanted_still.len()), (2, 1), "pinned by digest until the plugin's own module is there");
+    assert!(world.reconciler.is_open());
+}
