@@ -232,6 +232,7 @@ impl Reconciler {
                 return;
             }
         }
+        self.take_back_stand_ins(members);
         let key = kind.key();
         let changed: Vec<_> = members
             .iter()
@@ -253,6 +254,20 @@ impl Reconciler {
             }
         }
         tracing::debug!(proxies = changed.len(), "snapshot published");
+    }
+
+    /// A plugin that has a revision by now, or is gone, is stood in for no longer: should it come again, these proxies
+    /// were running before it.
+    fn take_back_stand_ins(&mut self, members: &[ProxyKey]) {
+        let table = &self.table;
+        let waits = |id: &PluginId| table.get(id).is_some_and(|entry| entry.running.is_none());
+        for member in members {
+            let Some(connected) = self.proxies.get_mut(*member) else { continue };
+            if !connected.facts.stand_ins.iter().all(waits) {
+                connected.facts.stand_ins.retain(waits);
+                connected.regroup();
+            }
+        }
     }
 
     pub(super) fn select(&self, key: ProxyKey) -> Option<Kind> {

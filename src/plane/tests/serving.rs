@@ -119,3 +119,26 @@ async fn listeners_outside_ads_are_not_refused_for_what_another_stream_of_the_en
     let mut references = snapshot.listeners.values().flat_map(|listener| &listener.references);
     assert!(references.all(|(used_type, _)| *used_type != ResourceType::ExtensionConfig));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_plugin_that_is_deleted_and_comes_again_does_not_deny_where_it_once_was_stood_in_for() {
+    let mut world = World::new();
+    world.settle();
+    world.plugin("auth", |_| {}).settle();
+    let (_, served) = world.connect("e1", &[], true);
+    advance(Duration::from_secs(10)).await;
+    world.reconciler.flush();
+    assert_eq!(world.state("e1", "shop/auth").0, State::StandIn);
+    let denying = chain(&served).version.clone();
+
+    world.module("auth", Some("1")).settle();
+    assert_eq!(owners(&served), ["shop/auth"]);
+    let auth = world.loaded.plugins.pop_first().unwrap();
+    world.settle();
+    world.modules.clear();
+    world.loaded.plugins.insert(auth.0, auth.1);
+    world.settle();
+
+    assert_eq!(world.state("e1", "shop/auth").0, State::Pending, "a running proxy does not get what never was ready");
+    assert_ne!(chain(&served).version, denying);
+}
