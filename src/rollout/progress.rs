@@ -53,12 +53,12 @@ impl Progress {
                 let blamed = blame(&resource, accepted, &message);
                 let refused: Vec<_> = blamed.into_iter().filter_map(|part| self.identify(part)).collect();
                 for revision in &refused {
-                    self.refusals.insert(revision.clone(), message.clone());
+                    self.refusals.insert(revision.clone(), message.to_string());
                 }
                 refused
             }
             Outcome::Refused { message } => {
-                self.errors.insert(name, message);
+                self.errors.insert(name, message.to_string());
                 Vec::new()
             }
         }

@@ -18,8 +18,8 @@ pub struct Delivery {
 pub enum Outcome {
     /// Acknowledged, or found to be held already when the client reconnected.
     Accepted,
-    /// Refused, in the client's words.
-    Refused { message: String },
+    /// Refused, in the client's words, as far as they are kept.
+    Refused { message: Arc<str> },
 }
 
 /// A client's words are kept by several, for long: Envoy's own are a line or two.
@@ -27,11 +27,13 @@ const MAX_MESSAGE_BYTES: usize = 4096;
 
 /// What is kept of a client's words.
 pub(super) fn bounded(message: &str) -> &str {
-    let mut end = message.len().min(MAX_MESSAGE_BYTES);
-    while !message.is_char_boundary(end) {
-        end -= 1;
-    }
-    &message[..end]
+    beginning(message, MAX_MESSAGE_BYTES)
+}
+
+/// So many bytes at most, and whole characters.
+pub fn beginning(text: &str, bytes: usize) -> &str {
+    let end = (0..=bytes.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or(0)]
 }
 
 /// Parts that some client of a build has accepted, shared by all streams.
@@ -75,5 +77,18 @@ impl Proofs {
 
     fn covers_whole(&self, build: Option<EnvoyVersion>, resource: &Resource) -> bool {
         resource.parts.len() > 1 && self.whole.contains(&(build, resource.name.clone(), resource.version.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_that_refuses_with_a_novel_is_kept_short() {
+        assert_eq!(bounded("cannot bind"), "cannot bind");
+        let novel = "é".repeat(1 << 20);
+        assert_eq!(bounded(&novel).len(), MAX_MESSAGE_BYTES);
+        assert_eq!(bounded(&format!("x{novel}")).len(), MAX_MESSAGE_BYTES - 1);
     }
 }

@@ -36,7 +36,7 @@ use admission::Admission;
 
 pub use accept::Transport;
 pub use admission::AdmissionLimits;
-pub use delivery::{Delivery, Outcome, Proofs};
+pub use delivery::{Delivery, Outcome, Proofs, beginning};
 pub use fleet::{Connection, Fleet, Hello, Report, Service, StreamId};
 pub use metrics::Metrics;
 pub use node::proxy_of;

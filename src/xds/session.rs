@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::delivery::{Delivery, Outcome, Proofs};
+use super::delivery::{Delivery, Outcome, Proofs, bounded};
 use super::held::{Accepted, Held, TypeState};
 use super::subscription::{Changed, Subscription};
 use crate::model::EnvoyVersion;
@@ -199,7 +199,8 @@ impl Session {
             ResourceType::ExtensionConfig => state.refuse_extension(response),
             _ => state.refuse_set(response, now),
         };
-        let deliver = |resource| Delivery { resource, outcome: Outcome::Refused { message: message.to_owned() } };
+        let message: Arc<str> = bounded(message).into();
+        let deliver = |resource| Delivery { resource, outcome: Outcome::Refused { message: message.clone() } };
         refused.into_iter().map(deliver).collect()
     }
 

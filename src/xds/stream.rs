@@ -22,7 +22,7 @@ use tonic::{Status, Streaming};
 
 use super::accept::Farewell;
 use super::admission::{Admission, Admitted};
-use super::delivery::{Outcome, Proofs};
+use super::delivery::{Outcome, Proofs, bounded};
 use super::fleet::{Connection, Fleet, Hello, Service};
 use super::message::{DiscoveryMessage, Head};
 use super::metrics::Metrics;
@@ -212,7 +212,7 @@ impl<R: DiscoveryMessage> DiscoveryStream<R> {
             tracing::debug!(type_url = head.type_url, node = client.node_id, "type is not served");
             return Ok(());
         };
-        if let Some(error) = head.error {
+        if let Some(error) = head.error.map(bounded) {
             tracing::warn!(node = client.node_id, type_url = head.type_url, error, "resources rejected");
         }
         let subscription = client.session.subscription(resource_type);

@@ -195,7 +195,7 @@ fn owners(served: &Snapshots) -> Vec<String> {
 }
 
 fn refused(plugin: &str) -> Outcome {
-    Outcome::Refused { message: format!("Unable to create Wasm plugin {plugin}") }
+    Outcome::Refused { message: format!("Unable to create Wasm plugin {plugin}").into() }
 }
 
 fn hello(node_id: &str) -> Hello {
