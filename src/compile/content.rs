@@ -30,7 +30,7 @@ impl Content {
     pub fn into_resource(self, name: &str) -> Resource {
         let version = Version::of(&json!({"name": name, "typed_config": self.source}));
         let mut resource = Resource::new(ResourceType::ExtensionConfig, name, version, named(name, &self.any));
-        resource.parts = self.parts;
+        resource.parts = self.parts.into();
         resource
     }
 

@@ -160,7 +160,7 @@ impl Reconciler {
         let is_accepted_extension =
             delivery.outcome == Outcome::Accepted && delivery.resource.resource_type == ResourceType::ExtensionConfig;
         if is_accepted_extension && self.proven.insert(delivery.resource.version.clone()) {
-            for part in &delivery.resource.parts {
+            for part in delivery.resource.parts.iter() {
                 let (Ok(plugin), Some(revision)) = (part.owner.parse::<PluginId>(), Revision::parse(&part.revision))
                 else {
                     continue;

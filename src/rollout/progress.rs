@@ -7,7 +7,7 @@ use super::blame::blame;
 use super::status::{PluginState, StateKind};
 use crate::compile::{Carried, Compiled, DISABLED, Run};
 use crate::model::{PluginId, PluginType, Revision};
-use crate::snapshot::{Resource, ResourceType};
+use crate::snapshot::{Part, ResourceType, Version};
 use crate::xds::{Delivery, Outcome};
 
 /// One proxy's progress. Written by the plane alone.
@@ -15,11 +15,18 @@ use crate::xds::{Delivery, Outcome};
 pub struct Progress {
     /// What it is to run; absent until it is decided for the first time.
     expected: Option<Arc<Compiled>>,
-    accepted: BTreeMap<(ResourceType, String), Arc<Resource>>,
+    /// What it acknowledged last under each name: no bytes, which would outlive every other use of their modules.
+    accepted: BTreeMap<(ResourceType, String), Accepted>,
     /// Refused plugin revisions, in Envoy's words.
     refusals: BTreeMap<(PluginId, Revision), String>,
     /// Listeners, clusters, routes and endpoints that it refused, in Envoy's words.
     errors: BTreeMap<(ResourceType, String), String>,
+}
+
+#[derive(Debug)]
+struct Accepted {
+    version: Version,
+    parts: Arc<[Part]>,
 }
 
 impl Progress {
@@ -45,11 +52,12 @@ impl Progress {
         match delivery.outcome {
             Outcome::Accepted => {
                 self.errors.remove(&name);
-                self.accepted.insert(name, resource);
+                let accepted = Accepted { version: resource.version.clone(), parts: resource.parts.clone() };
+                self.accepted.insert(name, accepted);
                 Vec::new()
             }
             Outcome::Refused { message } if resource.resource_type == ResourceType::ExtensionConfig => {
-                let accepted = self.accepted.get(&name).map(Arc::as_ref);
+                let accepted = self.accepted.get(&name).map_or(&[][..], |accepted| &accepted.parts);
                 let blamed = blame(&resource, accepted, &message);
                 let refused: Vec<_> = blamed.into_iter().filter_map(|part| self.identify(part)).collect();
                 for revision in &refused {
@@ -109,7 +117,7 @@ impl Progress {
         PluginState { kind, revision: carried.revision.filter(|_| self.holds(carried)), message }
     }
 
-    fn identify(&self, part: &crate::snapshot::Part) -> Option<(PluginId, Revision)> {
+    fn identify(&self, part: &Part) -> Option<(PluginId, Revision)> {
         let mut carried = self.expected.iter().flat_map(|compiled| &compiled.plugins);
         let carried = carried.find(|carried| carried.plugin.to_string() == *part.owner)?;
         Some((carried.plugin.clone(), Revision::parse(&part.revision)?))
@@ -126,7 +134,7 @@ impl Progress {
         let held = [PluginType::Http, PluginType::Network].map(|plugin_type| {
             self.accepted.get(&(ResourceType::ExtensionConfig, carried.plugin.extension_name(plugin_type)))
         });
-        let runs = |resource: &&Arc<Resource>| {
+        let runs = |resource: &&Accepted| {
             let revision = carried.revision.map(|revision| revision.to_string());
             resource.parts.iter().any(|part| Some(&*part.revision) == revision.as_deref())
         };

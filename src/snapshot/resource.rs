@@ -65,8 +65,8 @@ pub struct Resource {
     /// Other resources that a client of this one will ask for or needs: clusters and routes of a listener, its ECDS
     /// names, clusters of a route, the endpoint assignment of a cluster.
     pub references: Vec<(ResourceType, String)>,
-    /// What accepting this resource proves. Empty where nothing can be refused.
-    pub parts: Vec<Part>,
+    /// What accepting this resource proves. Empty where nothing can be refused. Outlives the bytes where it is kept.
+    pub parts: Arc<[Part]>,
     /// What to send in its place when the client refuses it and holds nothing yet.
     pub stand_in: Option<Arc<Resource>>,
     delta_field: OnceLock<Rope>,
@@ -81,7 +81,7 @@ impl Resource {
             version,
             body,
             references: Vec::new(),
-            parts: Vec::new(),
+            parts: Arc::default(),
             stand_in: None,
             delta_field: OnceLock::new(),
             sotw_field: OnceLock::new(),

@@ -59,7 +59,7 @@ impl Proofs {
             self.whole.clear();
             self.accepted.clear();
         }
-        for part in &resource.parts {
+        for part in resource.parts.iter() {
             if !self.accepted.contains(&(build, part.clone())) {
                 self.accepted.insert((build, part.clone()));
             }

@@ -1,5 +1,6 @@
 //! The reconciler as a whole: changes in, snapshots and states out; no socket, and the clock stands still.
 
+mod memory;
 mod refusals;
 mod restart;
 mod serving;
