@@ -57,7 +57,10 @@ fn run(entry: &PluginEntry, proxy: &Proxy, facts: &ProxyFacts, releases: &[Envoy
     if let Some(reason) = refusal(running, proxy, releases) {
         return Run::Unsupported { reason };
     }
-    let is_refused = |revision: &PluginRevision| facts.refused.contains(&(revision.id().clone(), revision.revision));
+    let is_refused = |revision: &PluginRevision| {
+        let revision = (revision.id().clone(), revision.revision);
+        facts.refused.contains(&revision) || facts.aside.contains(&revision)
+    };
     if !is_refused(running) {
         return Run::Revision(running.clone());
     }
@@ -68,7 +71,10 @@ fn run(entry: &PluginEntry, proxy: &Proxy, facts: &ProxyFacts, releases: &[Envoy
             && !is_refused(good)
             && refusal(good, proxy, releases).is_none()
     };
-    match entry.good.iter().find(is_fit) {
+    // What ran here goes on. What others took comes only where that is not known.
+    let own = facts.last_good.get(running.id());
+    let own = entry.good.iter().filter(is_fit).find(|good| Some(&good.revision) == own);
+    match own.or_else(|| entry.good.iter().find(is_fit)) {
         Some(good) => Run::LastGood(good.clone()),
         None => Run::StandIn { reason: "this Envoy refused the plugin and there is no older revision".into() },
     }
@@ -122,6 +128,17 @@ mod tests {
             other => panic!("{other:?}"),
         }
         assert!(matches!(select_one(&entry, &proxy("shop"), &refuse(&[&new, &old])), Run::StandIn { .. }));
+        let middle = revision("shop/a", "middle");
+        entry.good = vec![middle.clone(), old.clone()];
+        let mut facts = refuse(&[&new]);
+        facts.last_good.insert(old.id().clone(), old.revision);
+        match select_one(&entry, &proxy("shop"), &facts) {
+            Run::LastGood(good) => assert_eq!(good.revision, old.revision, "what ran here, not what others took"),
+            other => panic!("{other:?}"),
+        }
+        facts.refused.clear();
+        facts.aside.insert((new.id().clone(), new.revision));
+        assert!(matches!(select_one(&entry, &proxy("shop"), &facts), Run::LastGood(_)));
         entry.good = vec![new.clone()];
         assert!(matches!(select_one(&entry, &proxy("shop"), &refuse(&[&new])), Run::StandIn { .. }));
     }

@@ -79,6 +79,10 @@ pub struct Proxy {
 pub struct ProxyFacts {
     /// Plugin revisions that this Envoy refused. They are not sent to it again.
     pub refused: BTreeSet<(PluginId, Revision)>,
+    /// Plugin revisions that wait while it is found out which of several this Envoy refused.
+    pub aside: BTreeSet<(PluginId, Revision)>,
+    /// What ran here of a plugin when a revision of it was refused or set aside: it stays in its place.
+    pub last_good: BTreeMap<PluginId, Revision>,
     /// Plugins that had no module when this proxy started: their fail strategy stands in for them here, until they
     /// are ready.
     pub stand_ins: BTreeSet<PluginId>,

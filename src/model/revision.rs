@@ -88,7 +88,7 @@ pub struct PluginEntry {
     pub module: ModuleState,
     /// What proxies are to run: `desired` once its module is ready, else the revision before.
     pub running: Option<Arc<PluginRevision>>,
-    /// Revisions that some proxy accepted, newest first; the first that a proxy did not refuse takes the place of one
-    /// that it did.
+    /// Revisions that some proxy accepted, newest first. What a proxy ran before takes the place of a revision that it
+    /// refused; where that is not known, the first that it did not refuse.
     pub good: Vec<Arc<PluginRevision>>,
 }

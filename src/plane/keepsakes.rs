@@ -78,11 +78,16 @@ impl Keepsakes {
     /// Forgets every key that is not to be kept.
     pub fn retain(&mut self, is_kept: impl Fn(&str) -> bool) {
         let gone: Vec<_> = self.written.keys().filter(|key| !is_kept(key)).cloned().collect();
-        for key in gone {
-            if let Err(error) = fs::remove_file(self.path(&key)) {
-                tracing::warn!(key, %error, "memory not forgotten");
-            }
-            self.written.remove(&key);
+        gone.iter().for_each(|key| self.remove(key));
+    }
+
+    /// Forgets one key, if it is there.
+    pub fn remove(&mut self, key: &str) {
+        if self.written.remove(key).is_none() {
+            return;
+        }
+        if let Err(error) = fs::remove_file(self.path(key)) {
+            tracing::warn!(key, %error, "memory not forgotten");
         }
     }
 

@@ -210,8 +210,9 @@ impl Proxies {
 }
 
 impl Connected {
-    /// To be called after every change of `proxy` or `facts`.
+    /// To be called after every change of `proxy`, `facts` or what `progress` tells of them.
     pub fn regroup(&mut self) {
+        self.progress.tell(&mut self.facts);
         self.group = Arc::new(GroupKey::of(&self.proxy, &self.facts));
     }
 

@@ -13,12 +13,13 @@ use super::fleet::Arrival;
 use super::memory::Memory;
 use super::proxies::{GroupKey, Proxies, ProxyKey};
 use super::pushes::Pushes;
-use super::refusals::Refusals;
+use super::refusals::{Refusal, Refusals};
 use super::table::{PluginTable, Touched};
 use crate::compile::{Compiled, Kind, KindKey, Run, compile, select};
 use crate::model::{ModuleRef, ModuleState, PluginId, ProxyTemplate, Revision, TemplateId};
 use crate::modules::{NotesByModule, releases};
-use crate::snapshot::{ResourceType, Version};
+use crate::rollout::Folded;
+use crate::snapshot::{Part, ResourceType, Version};
 use crate::sources::{Finding, Loaded, cross_check};
 use crate::xds::{Delivery, Outcome, Report};
 
@@ -42,6 +43,8 @@ pub struct Reconciler {
     kinds: HashMap<KindKey, Weak<Compiled>>,
     /// ECDS resources whose plugins are in the table as good; until the table changes.
     proven: HashSet<Version>,
+    /// There may be good revisions that nobody needs any more.
+    has_spare_revisions: bool,
     /// Proxies to be looked at in the next flush.
     touched: HashSet<ProxyKey>,
     /// Nothing is served before the sources are loaded and the modules had their time (design, section 5, rule 9).
@@ -68,6 +71,7 @@ impl Reconciler {
             memory,
             kinds: HashMap::new(),
             proven: HashSet::new(),
+            has_spare_revisions: false,
             touched: HashSet::new(),
             opens_at: Instant::now() + MODULES_WITHIN,
             is_loaded: false,
@@ -94,6 +98,7 @@ impl Reconciler {
     /// Takes over the sources; returns the modules that are wanted now.
     pub fn on_loaded(&mut self, loaded: Arc<Loaded>) -> BTreeSet<ModuleRef> {
         let touched = self.table.set_desired(&loaded.plugins, &self.modules, Instant::now().into_std());
+        self.forget_plugins(&loaded);
         self.touch_plugins(touched);
         for template in changed_templates(&self.loaded, &loaded) {
             self.touched.extend(self.proxies.touched_by_template(&template, &self.root_namespace));
@@ -103,6 +108,21 @@ impl Reconciler {
         self.loaded = loaded;
         self.is_loaded = true;
         self.table.wanted()
+    }
+
+    /// What is known of plugins that are gone would be kept for ever. One that comes again is another one.
+    fn forget_plugins(&mut self, loaded: &Loaded) {
+        let gone = self.loaded.plugins.keys().filter(|id| !loaded.plugins.contains_key(*id));
+        for plugin in gone {
+            self.refusals.forget_plugin(plugin);
+            for key in self.proxies.iter().map(|(key, _)| key).collect::<Vec<_>>() {
+                if let Some(connected) = self.proxies.get_mut(key)
+                    && connected.progress.forget(plugin)
+                {
+                    connected.regroup();
+                }
+            }
+        }
     }
 
     pub fn on_modules(&mut self, modules: Arc<BTreeMap<ModuleRef, ModuleState>>, notes: NotesByModule) {
@@ -127,9 +147,8 @@ impl Reconciler {
         if is_new_process {
             self.refusals.forget(&proxy);
         } else {
-            for (plugin, revision, message) in self.refusals.of(&proxy) {
-                connected.facts.refused.insert((plugin.clone(), revision));
-                connected.progress.recall_refusal(plugin, revision, message);
+            for Refusal { plugin, revision, message, last_good } in self.refusals.of(&proxy) {
+                connected.progress.recall_refusal(plugin, revision, message, last_good);
             }
             connected.regroup();
         }
@@ -145,6 +164,7 @@ impl Reconciler {
             Report::Gone(stream) => {
                 if let Some(connected) = self.proxies.disconnect(stream) {
                     tracing::info!(node = connected.id, "proxy disconnected");
+                    self.has_spare_revisions = true;
                 }
             }
             Report::Delivered(stream, delivery) => {
@@ -166,19 +186,27 @@ impl Reconciler {
                     continue;
                 };
                 if self.table.record_good(&plugin, revision) {
+                    self.has_spare_revisions = true;
                     self.memory.keep_plugin(&plugin, &self.table.remember(&plugin));
                 }
             }
         }
-        let refused = connected.progress.fold(delivery);
+        let Folded { refused, cleared, has_new_facts } = connected.progress.fold(delivery);
         if connected.progress.is_settled() {
             self.pushes.settled(key);
         }
         for (plugin, revision) in refused {
             let message = connected.progress.refusal(&plugin, revision).unwrap_or_default();
             tracing::warn!(node = connected.id, %plugin, %revision, error = message, "plugin refused");
-            self.refusals.record(&connected.proxy, &plugin, revision, message);
-            connected.facts.refused.insert((plugin, revision));
+            let last_good = connected.progress.last_good(&plugin);
+            let refusal = Refusal { plugin, revision, message: message.into(), last_good };
+            self.refusals.record(&connected.proxy, refusal);
+        }
+        for (plugin, revision) in cleared {
+            tracing::info!(node = connected.id, %plugin, %revision, "plugin accepted after all");
+            self.refusals.clear(&connected.proxy, &plugin, revision);
+        }
+        if has_new_facts {
             connected.regroup();
             self.touched.insert(key);
         }
@@ -211,6 +239,29 @@ impl Reconciler {
             }
         }
         self.kinds.retain(|_, compiled| compiled.strong_count() > 0);
+        if std::mem::take(&mut self.has_spare_revisions) && self.table.has_spare() {
+            self.let_go_of_revisions();
+        }
+    }
+
+    /// Good revisions beyond the newest stay only while a proxy runs them, or is known to have run them when it was
+    /// last heard of: a refusal there must not replace what works.
+    fn let_go_of_revisions(&mut self) {
+        let mut seen = HashSet::new();
+        let mut in_use: HashSet<(PluginId, Revision)> = self.refusals.last_good().collect();
+        for (_, connected) in self.proxies.iter() {
+            in_use.extend(connected.facts.last_good.iter().map(|(plugin, revision)| (plugin.clone(), *revision)));
+            for parts in connected.progress.parts() {
+                // Almost all proxies share theirs with others.
+                if seen.insert(Arc::as_ptr(parts)) {
+                    let identify = |part: &Part| Some((part.owner.parse().ok()?, Revision::parse(&part.revision)?));
+                    in_use.extend(parts.iter().filter_map(identify));
+                }
+            }
+        }
+        for plugin in self.table.let_go(&in_use) {
+            self.memory.keep_plugin(&plugin, &self.table.remember(&plugin));
+        }
     }
 
     fn flush_group(&mut self, members: &[ProxyKey], is_starting: bool, now: Instant) {
@@ -246,7 +297,10 @@ impl Reconciler {
         for member in &changed {
             let Some(connected) = self.proxies.get_mut(*member) else { continue };
             let is_new = connected.kind.replace(key.clone()).is_none();
-            connected.progress.expect(compiled.clone());
+            if connected.progress.expect(compiled.clone()) {
+                connected.regroup();
+                self.touched.insert(*member);
+            }
             connected.serve(&compiled.snapshot);
             // A proxy that has just come does not make the last change slow.
             if !is_new && !connected.progress.is_settled() {

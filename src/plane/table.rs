@@ -2,7 +2,7 @@
 //!
 //! Pure. One writer: the reconciler.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Bound;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,8 +14,12 @@ use crate::model::{
     Code, Digest, ModuleRef, ModuleState, Plugin, PluginEntry, PluginId, PluginKind, PluginRevision, Revision,
 };
 
-/// Accepted revisions kept per plugin: the one that runs and the one before, for proxies that refuse the newer.
+/// Accepted revisions kept per plugin whoever runs them: the one that runs and the one before, for proxies that refuse
+/// the newer.
 const GOOD_REVISIONS: usize = 2;
+
+/// Accepted revisions kept per plugin where proxies still run older ones: each has a module in memory.
+const MOST_GOOD_REVISIONS: usize = 8;
 
 /// A plugin whose running revision or module state is another than before.
 #[derive(Debug)]
@@ -66,7 +70,7 @@ impl PluginTable {
         let row = self.rows.get(id);
         let good = row.into_iter().flat_map(|row| &row.entry.good).map(|good| Remembered::of(good));
         let older = row.into_iter().flat_map(|row| row.remembered.iter().cloned());
-        good.chain(older).take(GOOD_REVISIONS).collect()
+        good.chain(older).take(MOST_GOOD_REVISIONS).collect()
     }
 
     /// Modules of what is to run, and of what is to run where that is refused.
@@ -172,8 +176,24 @@ impl PluginTable {
         }
         good.retain(|older| older.revision != revision);
         good.insert(0, running.clone());
-        good.truncate(GOOD_REVISIONS);
+        good.truncate(MOST_GOOD_REVISIONS);
         true
+    }
+
+    /// Whether some plugin has more good revisions than are kept whoever runs them.
+    pub fn has_spare(&self) -> bool {
+        self.rows.values().any(|row| row.entry.good.len() > GOOD_REVISIONS)
+    }
+
+    /// Lets go of older good revisions that are not in use; returns the plugins that had some.
+    pub fn let_go(&mut self, in_use: &HashSet<(PluginId, Revision)>) -> Vec<PluginId> {
+        let lets_go = |(id, row): (&PluginId, &mut Row)| {
+            let good = &mut row.entry.good;
+            let (before, mut newest) = (good.len(), 0..GOOD_REVISIONS);
+            good.retain(|good| newest.next().is_some() || in_use.contains(&(id.clone(), good.revision)));
+            (good.len() < before).then(|| id.clone())
+        };
+        self.rows.iter_mut().filter(|(_, row)| row.entry.good.len() > GOOD_REVISIONS).filter_map(lets_go).collect()
     }
 }
 
@@ -206,7 +226,9 @@ impl Row {
                 },
             };
             let revision = PluginRevision::new(remembered.plugin.clone(), code);
-            if entry.good.len() < GOOD_REVISIONS && entry.good.iter().all(|good| good.revision != revision.revision) {
+            if entry.good.len() < MOST_GOOD_REVISIONS
+                && entry.good.iter().all(|good| good.revision != revision.revision)
+            {
                 entry.good.push(Arc::new(revision));
             }
             false

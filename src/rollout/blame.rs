@@ -5,13 +5,22 @@ use crate::snapshot::{Part, Resource};
 /// What Envoy says when a plugin cannot be loaded or configured; the plugin's name follows. The same in 1.36 to 1.40.
 const UNABLE_TO_CREATE: &str = "Unable to create Wasm plugin ";
 
-/// The parts of a refused resource that the refusal is to be blamed on: the plugin that the message names, else
-/// everything that `accepted`, the last one the client took under this name, did not hold.
-pub fn blame<'a>(refused: &'a Resource, accepted: &[Part], message: &str) -> Vec<&'a Part> {
-    if let Some(named) = named_plugin(message).and_then(|name| refused.parts.iter().find(|part| &*part.owner == name)) {
-        return vec![named];
+/// Whom a refusal can be about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Blame<'a> {
+    /// The message names it.
+    Named(&'a Part),
+    /// The message names nobody: it is about one of these, which the client never accepted under this name. Empty where
+    /// nothing is new.
+    OneOf(Vec<&'a Part>),
+}
+
+/// Reads `message` about `refused`; `accepted` is what the client took last under its name.
+pub fn blame<'a>(refused: &'a Resource, accepted: &[Part], message: &str) -> Blame<'a> {
+    match named_plugin(message).and_then(|name| refused.parts.iter().find(|part| &*part.owner == name)) {
+        Some(named) => Blame::Named(named),
+        None => Blame::OneOf(refused.parts.iter().filter(|part| !accepted.contains(part)).collect()),
     }
-    refused.parts.iter().filter(|part| !accepted.contains(part)).collect()
 }
 
 /// The one place that reads an error's text: Envoy's NACK has no other way to say it.
@@ -32,23 +41,21 @@ mod tests {
         resource
     }
 
-    fn owners(parts: &[&Part]) -> Vec<String> {
-        parts.iter().map(|part| part.owner.to_string()).collect()
-    }
-
     #[test]
     fn the_message_of_every_envoy_release_names_the_plugin() {
         let refused = chain(&[("shop/a", "1"), ("shop/ab", "1")]);
         // Recorded from 1.36.4, 1.37.0, 1.38.3, 1.39.3 and 1.40.0, which agree.
         for message in ["Unable to create Wasm plugin shop/ab", "Unable to create Wasm plugin shop/ab\n"] {
-            assert_eq!(owners(&blame(&refused, &[], message)), ["shop/ab"]);
+            assert_eq!(blame(&refused, &[], message), Blame::Named(&refused.parts[1]));
         }
     }
 
     #[test]
-    fn a_message_that_names_nobody_blames_what_is_new() {
+    fn a_message_that_names_nobody_is_about_what_is_new() {
         let accepted = chain(&[("shop/a", "1")]);
         let refused = chain(&[("shop/a", "1"), ("shop/b", "1"), ("shop/c", "2")]);
-        assert_eq!(owners(&blame(&refused, &accepted.parts, "script load error")), ["shop/b", "shop/c"]);
+        let new = refused.parts.iter().skip(1).collect();
+        assert_eq!(blame(&refused, &accepted.parts, "script load error"), Blame::OneOf(new));
+        assert_eq!(blame(&accepted, &accepted.parts, "too many filters"), Blame::OneOf(Vec::new()));
     }
 }

@@ -5,9 +5,11 @@
 //! Invariant: pure folding; decides nothing about what is sent.
 
 mod blame;
+mod hunt;
 mod progress;
+mod refusals;
+mod state;
 mod status;
 
-pub use blame::blame;
-pub use progress::Progress;
+pub use progress::{Folded, Progress};
 pub use status::{Counts, PluginState, PluginSummary, StateKind};

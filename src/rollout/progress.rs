@@ -1,173 +1,242 @@
-//! How far one proxy has come with what it is to run.
+//! How far one proxy has come with what it is to run: what it was told, and what it answered.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::blame::blame;
-use super::status::{PluginState, StateKind};
-use crate::compile::{Carried, Compiled, DISABLED, Run};
-use crate::model::{PluginId, PluginType, Revision};
-use crate::snapshot::{Part, ResourceType, Version};
+use super::blame::{Blame, blame};
+use super::hunt::{Hunt, Step, Suspect};
+use super::refusals::Refusals;
+use crate::compile::{Compiled, Run};
+use crate::model::{PluginId, ProxyFacts, Revision};
+use crate::snapshot::{Extension, Part, Resource, ResourceType, Version};
 use crate::xds::{Delivery, Outcome};
 
 /// One proxy's progress. Written by the plane alone.
 #[derive(Debug, Default)]
 pub struct Progress {
     /// What it is to run; absent until it is decided for the first time.
-    expected: Option<Arc<Compiled>>,
+    pub(super) expected: Option<Arc<Compiled>>,
     /// What it acknowledged last under each name: no bytes, which would outlive every other use of their modules.
-    accepted: BTreeMap<(ResourceType, String), Accepted>,
+    pub(super) accepted: BTreeMap<(ResourceType, String), Accepted>,
     /// Refused plugin revisions, in Envoy's words.
-    refusals: BTreeMap<(PluginId, Revision), String>,
-    /// Listeners, clusters, routes and endpoints that it refused, in Envoy's words.
-    errors: BTreeMap<(ResourceType, String), String>,
+    pub(super) refusals: Refusals,
+    /// What it ran when a plugin was refused or set aside: that goes on in its place, whatever other proxies took.
+    last_good: BTreeMap<PluginId, Revision>,
+    /// The search for the plugin that a refusal is about.
+    pub(super) hunt: Hunt,
+    /// Resources that it refused, no plugin being to blame, in Envoy's words.
+    pub(super) errors: BTreeMap<(ResourceType, String), Refused>,
 }
 
 #[derive(Debug)]
-struct Accepted {
-    version: Version,
-    parts: Arc<[Part]>,
+pub(super) struct Accepted {
+    pub version: Version,
+    pub parts: Arc<[Part]>,
 }
+
+#[derive(Debug)]
+pub(super) struct Refused {
+    version: Version,
+    pub message: Arc<str>,
+}
+
+/// What an answer means for plugins.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Folded {
+    /// Revisions that are refused by it.
+    pub refused: Vec<(PluginId, Revision)>,
+    /// Revisions that were refused before, and now are not.
+    pub cleared: Vec<(PluginId, Revision)>,
+    /// The proxy is to be served something else by now: see [`Progress::tell`].
+    pub has_new_facts: bool,
+}
+
+/// Names beyond those that carry a plugin that are remembered before those without use are looked for.
+const SPARE_NAMES: usize = 64;
 
 impl Progress {
     pub fn expected(&self) -> Option<&Arc<Compiled>> {
         self.expected.as_ref()
     }
 
-    /// From now on the proxy is to run this.
-    pub fn expect(&mut self, compiled: Arc<Compiled>) {
-        let names = |name: &(ResourceType, String)| match compiled.snapshot.all(name.0) {
-            Some(resources) => resources.contains_key(&name.1),
-            None => true,
+    /// From now on the proxy is to run this. Returns whether its facts are others by that.
+    pub fn expect(&mut self, compiled: Arc<Compiled>) -> bool {
+        let snapshot = &compiled.snapshot;
+        let resolve = |name: &str| match snapshot.extensions.resolve(name)? {
+            Extension::Known(resource) => Some(resource),
+            Extension::PassThrough(_) => None,
         };
-        self.accepted.retain(|name, _| names(name));
-        self.errors.retain(|name, _| names(name));
+        let names = |name: &(ResourceType, String)| match snapshot.all(name.0) {
+            Some(resources) => resources.contains_key(&name.1),
+            None => resolve(&name.1).is_some(),
+        };
+        let is_crowded = self.accepted.len() > compiled.carriers.len() + SPARE_NAMES;
+        self.accepted.retain(|name, _| (name.0 == ResourceType::ExtensionConfig && !is_crowded) || names(name));
+        self.errors.retain(|name, refused| match name.0 {
+            // Envoy is not sent the same again: what it said holds for as long as that is what it should run.
+            ResourceType::ExtensionConfig => resolve(&name.1).is_some_and(|it| it.version == refused.version),
+            _ => names(name),
+        });
+        let has_new_facts = !self.hunt.is_idle() && self.hunt.expect(resolve);
         self.expected = Some(compiled);
+        if has_new_facts {
+            self.keep_what_runs();
+        }
+        has_new_facts
     }
 
-    /// Folds in an answer; returns the plugin revisions that are refused by it.
-    pub fn fold(&mut self, delivery: Delivery) -> Vec<(PluginId, Revision)> {
+    /// Folds in an answer.
+    pub fn fold(&mut self, delivery: Delivery) -> Folded {
         let resource = delivery.resource;
-        let name = (resource.resource_type, resource.name.clone());
         match delivery.outcome {
-            Outcome::Accepted => {
-                self.errors.remove(&name);
-                let accepted = Accepted { version: resource.version.clone(), parts: resource.parts.clone() };
-                self.accepted.insert(name, accepted);
-                Vec::new()
-            }
+            Outcome::Accepted => self.accept(&resource),
             Outcome::Refused { message } if resource.resource_type == ResourceType::ExtensionConfig => {
-                let accepted = self.accepted.get(&name).map_or(&[][..], |accepted| &accepted.parts);
-                let blamed = blame(&resource, accepted, &message);
-                let refused: Vec<_> = blamed.into_iter().filter_map(|part| self.identify(part)).collect();
-                for revision in &refused {
-                    self.refusals.insert(revision.clone(), message.to_string());
-                }
-                refused
+                self.refuse(&resource, &message)
             }
             Outcome::Refused { message } => {
-                self.errors.insert(name, message.to_string());
-                Vec::new()
+                self.complain(&resource, message);
+                Folded::default()
             }
         }
     }
 
-    /// A refusal that was remembered from before the control plane restarted.
-    pub fn recall_refusal(&mut self, plugin: PluginId, revision: Revision, message: String) {
-        self.refusals.insert((plugin, revision), message);
+    fn accept(&mut self, resource: &Resource) -> Folded {
+        let name = (resource.resource_type, resource.name.clone());
+        let is_extension = resource.resource_type == ResourceType::ExtensionConfig;
+        if self.errors.get(&name).is_some_and(|refused| !is_extension || refused.version == resource.version) {
+            self.errors.remove(&name);
+        }
+        let accepted = Accepted { version: resource.version.clone(), parts: resource.parts.clone() };
+        self.accepted.insert(name, accepted);
+        let mut folded = Folded::default();
+        // Almost every proxy has refused nothing, and its answers are to cost nothing.
+        if self.refusals.is_empty() && self.last_good.is_empty() && self.hunt.is_idle() {
+            return folded;
+        }
+        for (plugin, revision) in resource.parts.iter().filter_map(identify) {
+            // It runs: whatever it was blamed for was not about it.
+            if self.refusals.remove(&plugin, revision) {
+                folded.has_new_facts = true;
+                folded.cleared.push((plugin.clone(), revision));
+            }
+            if self.last_good.get(&plugin).is_some_and(|good| *good != revision) {
+                self.last_good.remove(&plugin);
+                folded.has_new_facts = true;
+            }
+        }
+        let step = self.hunt.accepted(&resource.name, |suspect| suspect.is_in(resource));
+        self.take(step, folded)
+    }
+
+    fn refuse(&mut self, resource: &Resource, message: &Arc<str>) -> Folded {
+        let name = (resource.resource_type, resource.name.clone());
+        let accepted = self.accepted.get(&name).map_or(&[][..], |accepted| &accepted.parts);
+        let step = match blame(resource, accepted, message) {
+            Blame::Named(part) => {
+                self.hunt.named(&resource.name);
+                self.suspect(part).map_or(Step::Nobody, |suspect| Step::Blamed(suspect, message.clone()))
+            }
+            Blame::OneOf(parts) => {
+                let suspects = parts.into_iter().filter_map(|part| self.suspect(part)).collect();
+                self.hunt.refused(resource, suspects, message)
+            }
+        };
+        if step == Step::Nobody {
+            self.complain(resource, message.clone());
+        }
+        self.take(step, Folded::default())
+    }
+
+    fn complain(&mut self, resource: &Resource, message: Arc<str>) {
+        let name = (resource.resource_type, resource.name.clone());
+        self.errors.insert(name, Refused { version: resource.version.clone(), message });
+    }
+
+    fn take(&mut self, step: Step, mut folded: Folded) -> Folded {
+        match step {
+            Step::None | Step::Nobody => return folded,
+            Step::Narrowed => {}
+            Step::Blamed(Suspect { plugin, revision, .. }, message) => {
+                self.refusals.insert(plugin.clone(), revision, message);
+                folded.refused.push((plugin, revision));
+            }
+        }
+        folded.has_new_facts = true;
+        self.keep_what_runs();
+        folded
+    }
+
+    /// Writes down what runs here of every plugin that something else is to stand in for.
+    fn keep_what_runs(&mut self) {
+        let aside = self.hunt.aside().map(|it| (&it.plugin, it.revision));
+        let wanting: Vec<_> = self.refusals.iter().chain(aside).map(|(plugin, _)| plugin.clone()).collect();
+        for plugin in wanting {
+            if let Some(revision) = self.runs(&plugin) {
+                self.last_good.insert(plugin, revision);
+            }
+        }
+    }
+
+    /// The revision of a plugin that this proxy acknowledged last.
+    fn runs(&self, plugin: &PluginId) -> Option<Revision> {
+        let owner = plugin.to_string();
+        let parts = self.accepted.values().flat_map(|accepted| accepted.parts.iter());
+        let mut revisions =
+            parts.filter(|part| *part.owner == *owner).filter_map(|part| Revision::parse(&part.revision));
+        revisions.find(|revision| self.refusals.get(plugin, *revision).is_none())
+    }
+
+    /// What this proxy has shown of itself, for what it is to be served.
+    pub fn tell(&self, facts: &mut ProxyFacts) {
+        facts.refused = self.refusals.iter().map(|(plugin, revision)| (plugin.clone(), revision)).collect();
+        facts.aside = self.hunt.aside().map(|it| (it.plugin.clone(), it.revision)).collect();
+        facts.last_good = self.last_good.clone();
+    }
+
+    /// A refusal that was remembered from before the control plane restarted, and what ran in its place.
+    pub fn recall_refusal(
+        &mut self,
+        plugin: PluginId,
+        revision: Revision,
+        message: Arc<str>,
+        last_good: Option<Revision>,
+    ) {
+        self.last_good.extend(last_good.map(|good| (plugin.clone(), good)));
+        self.refusals.insert(plugin, revision, message);
     }
 
     /// Envoy's words about a refused revision.
     pub fn refusal(&self, plugin: &PluginId, revision: Revision) -> Option<&str> {
-        self.refusals.get(&(plugin.clone(), revision)).map(String::as_str)
+        self.refusals.get(plugin, revision).map(|message| &**message)
     }
 
-    /// What is wrong apart from plugins, such as `listener in-8080: cannot bind …`.
-    pub fn errors(&self) -> Vec<String> {
-        let error = |((resource_type, name), message): (&(ResourceType, String), &String)| {
-            format!("{} {name}: {message}", type_word(*resource_type))
-        };
-        self.errors.iter().map(error).collect()
+    /// What runs here in the place of a refused revision.
+    pub fn last_good(&self, plugin: &PluginId) -> Option<Revision> {
+        self.last_good.get(plugin).copied()
     }
 
-    /// Whether every resource that carries a plugin here was acknowledged.
-    pub fn is_settled(&self) -> bool {
-        let Some(compiled) = &self.expected else { return true };
-        // Asked after every answer: both are in order, so that one walk finds all.
-        let mut accepted = self.accepted.iter();
-        compiled.carriers.iter().all(|(carrier, version)| {
-            accepted
-                .find(|(name, _)| *name >= carrier)
-                .is_some_and(|(name, resource)| name == carrier && resource.version == *version)
-        })
+    /// This plugin is gone. Returns whether anything was known of it.
+    pub fn forget(&mut self, plugin: &PluginId) -> bool {
+        self.last_good.remove(plugin).is_some() | self.refusals.forget(plugin)
     }
 
-    /// The state of a plugin that is to run here. `desired` is the revision that the operator wants, where it is known.
-    pub fn state(&self, carried: &Carried, desired: Option<Revision>) -> PluginState {
-        let refused = desired.and_then(|desired| self.refusal(&carried.plugin, desired));
-        let (kind, message) = match &carried.run {
-            Run::Disabled => (StateKind::StandIn, DISABLED.to_owned()),
-            _ if refused.is_some() => (StateKind::Rejected, refused.unwrap_or_default().to_owned()),
-            Run::Unsupported { reason } => (StateKind::Unsupported, reason.clone()),
-            Run::StandIn { reason } => (StateKind::StandIn, reason.clone()),
-            Run::Absent => (StateKind::NotLoaded, String::new()),
-            Run::Revision(_) | Run::LastGood(_) if self.holds(carried) => (StateKind::Programmed, String::new()),
-            Run::Revision(_) | Run::LastGood(_) => (StateKind::Pending, self.awaited(carried)),
-        };
-        PluginState { kind, revision: carried.revision.filter(|_| self.holds(carried)), message }
+    /// Everything that its resources carry of plugins. Proxies that were served the same share it.
+    pub fn parts(&self) -> impl Iterator<Item = &Arc<[Part]>> {
+        self.accepted.values().map(|accepted| &accepted.parts).filter(|parts| !parts.is_empty())
     }
 
-    fn identify(&self, part: &Part) -> Option<(PluginId, Revision)> {
+    fn suspect(&self, part: &Part) -> Option<Suspect> {
+        let (plugin, revision) = identify(part)?;
         let mut carried = self.expected.iter().flat_map(|compiled| &compiled.plugins);
-        let carried = carried.find(|carried| carried.plugin.to_string() == *part.owner)?;
-        Some((carried.plugin.clone(), Revision::parse(&part.revision)?))
-    }
-
-    fn holds(&self, carried: &Carried) -> bool {
-        self.holds_all(carried) || self.holds_alone(carried)
-    }
-
-    /// Listeners of the proxy's own name the plugin by itself: a proxy that takes no listeners from here does not
-    /// wait for those that a template describes.
-    fn holds_alone(&self, carried: &Carried) -> bool {
-        let takes_listeners = self.accepted.keys().any(|(resource_type, _)| *resource_type == ResourceType::Listener);
-        let held = [PluginType::Http, PluginType::Network].map(|plugin_type| {
-            self.accepted.get(&(ResourceType::ExtensionConfig, carried.plugin.extension_name(plugin_type)))
-        });
-        let runs = |resource: &&Accepted| {
-            let revision = carried.revision.map(|revision| revision.to_string());
-            resource.parts.iter().any(|part| Some(&*part.revision) == revision.as_deref())
+        let carried = carried.find(|carried| carried.plugin == plugin)?;
+        let is_script = match &carried.run {
+            Run::Revision(revision) | Run::LastGood(revision) => revision.plugin.wasm().is_none(),
+            _ => false,
         };
-        !takes_listeners && held.iter().flatten().any(runs)
-    }
-
-    fn holds_all(&self, carried: &Carried) -> bool {
-        carried.carriers.iter().all(|(resource_type, name, version)| {
-            let accepted = self.accepted.get(&(*resource_type, name.clone()));
-            accepted.is_some_and(|resource| resource.version == *version)
-        })
-    }
-
-    /// What is not acknowledged yet, and Envoy's words where it refused it.
-    fn awaited(&self, carried: &Carried) -> String {
-        let missing = carried.carriers.iter().find(|(resource_type, name, version)| {
-            let accepted = self.accepted.get(&(*resource_type, name.clone()));
-            accepted.is_none_or(|resource| resource.version != *version)
-        });
-        let Some((resource_type, name, _)) = missing else { return String::new() };
-        match self.errors.get(&(*resource_type, name.clone())) {
-            Some(error) => format!("{} {name} was refused: {error}", type_word(*resource_type)),
-            None => format!("{} {name} is not acknowledged yet", type_word(*resource_type)),
-        }
+        Some(Suspect { plugin, revision, is_script })
     }
 }
 
-fn type_word(resource_type: ResourceType) -> &'static str {
-    match resource_type {
-        ResourceType::Cluster => "cluster",
-        ResourceType::Endpoint => "endpoints of",
-        ResourceType::ExtensionConfig => "extension config",
-        ResourceType::Listener => "listener",
-        ResourceType::Route => "route",
-    }
+fn identify(part: &Part) -> Option<(PluginId, Revision)> {
+    Some((part.owner.parse().ok()?, Revision::parse(&part.revision)?))
 }

@@ -106,6 +106,40 @@ impl World {
         self.answer(stream, chain(served), Outcome::Accepted);
     }
 
+    /// An Envoy that holds `held` answers chains as `judge` says, until it holds what it is to run. Returns how many it was
+    /// sent, the way back after a refusal aside.
+    fn play(
+        &mut self,
+        stream: StreamId,
+        served: &Snapshots,
+        held: &mut Option<Arc<Resource>>,
+        judge: impl Fn(&[String]) -> Option<&'static str>,
+    ) -> usize {
+        let mut refused = Vec::new();
+        for sent in 0.. {
+            let chain = chain(served);
+            // A session never sends again what was refused.
+            let is_settled = held.as_ref().is_some_and(|held| held.version == chain.version);
+            if is_settled || refused.contains(&chain.version) {
+                return sent;
+            }
+            match judge(&owners(served)) {
+                Some(message) => {
+                    refused.push(chain.version.clone());
+                    let back = held.clone().or_else(|| chain.stand_in.clone());
+                    self.answer(stream, chain, Outcome::Refused { message: message.into() });
+                    back.into_iter().for_each(|back| self.answer(stream, back, Outcome::Accepted));
+                }
+                None => {
+                    *held = Some(chain.clone());
+                    self.answer(stream, chain, Outcome::Accepted);
+                }
+            }
+            assert!(sent < 100, "no end to it");
+        }
+        unreachable!("counted to the end")
+    }
+
     fn state(&self, proxy: &str, plugin: &str) -> (State, String) {
         let proxy = self.reconciler.list_proxies().into_iter().find(|it| it.id == proxy).unwrap();
         let plugin = proxy.plugins.into_iter().find(|it| it.id == plugin).unwrap();

@@ -41,3 +41,198 @@ async fn a_refusal_is_remembered_for_a_process_and_forgotten_for_the_next() {
     let (_, served) = world.connect("e1", &[], true);
     assert_eq!(owners(&served), ["shop/auth", "shop/log"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn two_refused_edits_in_a_row_leave_the_working_plugin_in_place() {
+    let mut world = World::new();
+    world.plugin("auth", |_| {}).module("auth", Some("1")).settle();
+    let (one, served_one) = world.connect("one", &[], false);
+    let (two, served_two) = world.connect("two", &[], false);
+    world.accept_all(one, &served_one);
+    world.accept_all(two, &served_two);
+    let first = chain(&served_two).version.clone();
+
+    // Each edit is good on the other proxy.
+    for edit in ["2", "3", "4"] {
+        world.module("auth", Some(edit)).settle();
+        world.accept_all(one, &served_one);
+        let message = "Unable to create Wasm plugin shop/auth";
+        world.answer(two, chain(&served_two), Outcome::Refused { message: message.into() });
+        assert_eq!(chain(&served_two).version, first, "edit {edit}");
+        world.accept_all(two, &served_two);
+    }
+    assert_eq!(owners(&served_two), ["shop/auth"]);
+
+    // Nor does a restart take it away, with the proxy back or not.
+    world.restart();
+    let pinned = |world: &World| world.reconciler.table.wanted();
+    world.reconciler.on_loaded(Arc::new(world.loaded.clone()));
+    for module in pinned(&world).into_iter().filter(|it| it.sha256.is_some()) {
+        let is_it = |content: &&str| Some(Digest::of(content.as_bytes())) == module.sha256;
+        let content = ["1", "2", "3", "4"].into_iter().find(is_it).unwrap();
+        world.modules.insert(module, ready(content));
+    }
+    world.settle();
+    let (_, served_one) = world.connect("one", &[], false);
+    assert_ne!(chain(&served_one).version, first);
+    let (_, served_two) = world.connect("two", &[], false);
+    assert_eq!(chain(&served_two).version, first);
+}
+
+#[tokio::test(start_paused = true)]
+async fn revisions_that_no_proxy_runs_are_let_go() {
+    let mut world = World::new();
+    world.plugin("auth", |_| {}).module("auth", Some("0")).settle();
+    let (stream, served) = world.connect("e1", &[], false);
+    let (slow, served_slow) = world.connect("slow", &[], false);
+    world.accept_all(slow, &served_slow);
+    for edit in ["1", "2", "3", "4"] {
+        world.module("auth", Some(edit)).settle();
+        world.accept_all(stream, &served);
+    }
+    let auth = PluginId::new(PluginKind::WasmPlugin, "shop", "auth");
+    let good = |world: &World| world.reconciler.table.get(&auth).unwrap().good.len();
+    assert_eq!(good(&world), 3, "the newest two, and what the slow proxy runs");
+    world.reconciler.on_report(Report::Gone(slow));
+    world.reconciler.flush();
+    assert_eq!(good(&world), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bad_script_takes_none_of_its_new_neighbours_down() {
+    let mut world = World::new();
+    let names = ["a", "b", "c", "d", "e", "f", "g", "script"];
+    for name in &names[..7] {
+        world.plugin(name, |_| {}).module(name, Some(name));
+    }
+    world.plugin("script", |plugin| plugin.program = Program::Lua(LuaProgram { source: "oops".into() })).settle();
+    let (stream, served) = world.connect("e1", &[], true);
+    let is_bad = |owners: &[String]| owners.contains(&"shop/script".to_owned()).then_some("script load error: oops");
+
+    let mut held = None;
+    let sent = world.play(stream, &served, &mut held, is_bad);
+    // Everything, then everything but the script.
+    assert_eq!((sent, owners(&served).len()), (2, 7));
+    assert_eq!(world.state("e1", "shop/script"), (State::Rejected, "script load error: oops".into()));
+
+    // Repaired, it runs.
+    world.plugin("script", |plugin| plugin.program = Program::Lua(LuaProgram { source: "fine".into() })).settle();
+    assert_eq!(world.play(stream, &served, &mut held, |_| None), 1);
+    assert_eq!(owners(&served).len(), 8);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_that_names_nobody_is_narrowed_down_by_halving() {
+    let names = ["a", "b", "c", "d", "e", "f", "g", "h"];
+    for bad in names {
+        let mut world = World::new();
+        for name in names {
+            world.plugin(name, |_| {}).module(name, Some("1"));
+        }
+        world.settle();
+        let (stream, served) = world.connect("e1", &[], false);
+        let mut held = None;
+        assert_eq!(world.play(stream, &served, &mut held, |_| None), 1);
+        for name in names {
+            world.module(name, Some("2"));
+        }
+        world.settle();
+        let revision = |chain: &Resource| {
+            chain.parts.iter().map(|part| (part.owner.to_string(), part.revision.clone())).collect::<BTreeMap<_, _>>()
+        };
+        let (old, new) = (revision(held.as_ref().unwrap()), revision(&chain(&served)));
+        let owner = format!("shop/{bad}");
+
+        let mut sent = 0;
+        while held.as_ref().unwrap().version != chain(&served).version {
+            let offered = chain(&served);
+            assert_eq!(offered.parts.len(), 8, "every plugin runs in some revision all the time");
+            sent += 1;
+            if revision(&offered)[&owner] == new[&owner] {
+                let message = "something about this is wrong".into();
+                world.answer(stream, offered, Outcome::Refused { message });
+                world.answer(stream, held.clone().unwrap(), Outcome::Accepted);
+            } else {
+                held = Some(offered.clone());
+                world.answer(stream, offered, Outcome::Accepted);
+            }
+        }
+        assert!(sent <= 1 + 3 + 1, "{sent} chains for {bad}: the new one, the halves, all but the culprit");
+        let runs = revision(&chain(&served));
+        for name in names.map(|name| format!("shop/{name}")) {
+            assert_eq!(runs[&name], if name == owner { &old } else { &new }[&name], "{name}");
+        }
+        assert_eq!(world.state("e1", &owner), (State::Rejected, "something about this is wrong".into()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_proxies_that_refuse_everything_cost_two_messages_each() {
+    let mut world = World::new();
+    world.plugin("auth", |_| {}).module("auth", Some("1")).settle();
+    let mut proxies: Vec<_> = (0..1000)
+        .map(|number| {
+            let (stream, served) = world.connect(&format!("e{number}"), &[], false);
+            (stream, served, None)
+        })
+        .collect();
+    for (stream, served, held) in &mut proxies {
+        assert_eq!(world.play(*stream, served, held, |_| None), 1);
+    }
+    world.module("auth", Some("2")).settle();
+    for (stream, served, held) in &mut proxies {
+        // The new one; the way back is not counted, and there is nothing after it.
+        assert_eq!(world.play(*stream, served, held, |_| Some("Unable to create Wasm plugin shop/auth")), 1);
+    }
+    assert_eq!(world.listed("shop/auth").counts.unwrap().rejected, 1000);
+    let first = proxies[0].1.borrow().clone().unwrap();
+    assert!(proxies.iter().all(|(_, served, _)| Arc::ptr_eq(&first, served.borrow().as_ref().unwrap())), "one kind");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plugin_that_is_accepted_after_all_is_not_shown_as_rejected_for_ever() {
+    let mut world = World::new();
+    world.plugin("auth", |_| {}).module("auth", Some("1")).settle();
+    let (stream, served) = world.connect("e1", &[], false);
+    let whole = chain(&served);
+    world.answer(stream, whole.clone(), Outcome::Refused { message: "out of memory".into() });
+    assert_eq!(world.state("e1", "shop/auth").0, State::Rejected);
+    // Another of its chains with the same plugin was under way, and is taken.
+    world.answer(stream, whole.clone(), Outcome::Accepted);
+    world.accept_all(stream, &served);
+    assert_eq!(
+        (chain(&served).version.clone(), world.state("e1", "shop/auth").0),
+        (whole.version.clone(), State::Programmed)
+    );
+
+    world.reconciler.on_report(Report::Gone(stream));
+    world.restart();
+    world.settle();
+    let (_, served) = world.connect("e1", &[], false);
+    assert_eq!(chain(&served).version, whole.version);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_with_nobody_to_blame_is_shown() {
+    let mut world = World::new();
+    world.plugin("auth", |_| {}).plugin("log", |plugin| plugin.priority = 1);
+    world.module("auth", Some("1")).module("log", Some("1")).settle();
+    let (stream, served) = world.connect("e1", &[], false);
+    world.accept_all(stream, &served);
+    let before = chain(&served);
+
+    // The same plugins in another order: nothing is new.
+    world.plugin("auth", |plugin| plugin.priority = 2).settle();
+    world.answer(stream, chain(&served), Outcome::Refused { message: "not in this order".into() });
+    world.answer(stream, before, Outcome::Accepted);
+
+    let errors = |world: &World| world.reconciler.list_proxies().remove(0).errors;
+    let name = "extension config wasmplane/in/PreAuthN-BeforeRouter";
+    assert_eq!(errors(&world), [format!("{name}: not in this order")]);
+    let pending = (State::Pending, format!("{name} was refused: not in this order"));
+    assert_eq!(world.state("e1", "shop/auth"), pending);
+
+    world.plugin("auth", |_| {}).settle();
+    assert_eq!(errors(&world), Vec::<String>::new());
+    assert_eq!(world.state("e1", "shop/auth").0, State::Programmed);
+}
