@@ -131,3 +131,38 @@ async fn a_refused_plugin_is_stood_in_for_and_its_neighbours_go_on() {
         a_refused_plugin_is_stood_in_for(version, protocol).await;
     }
 }
+
+#[tokio::test]
+async fn a_bad_script_is_told_from_the_modules_that_came_with_it() {
+    for (version, protocol) in KINDS {
+        let Some(setup) = envoy(version).await else { return };
+        let scene = Scene::start().await;
+        let order = |letter: &str| scene.control.module(&format!("{letter}.wasm"), &modules::order(letter));
+        for (name, priority) in [("a", 4), ("b", 3), ("c", 2)] {
+            scene.plugin(name, &order(name), json!({"priority": priority, "failStrategy": "FAIL_OPEN"}));
+        }
+        scene.control.write(
+            "script.yaml",
+            &json!({
+                "apiVersion": "extensions.istio.io/v1alpha1", "kind": "TrafficExtension",
+                "metadata": {"name": "script", "namespace": "default"},
+                "spec": {"phase": "AUTHN", "lua": {"inlineCode": "this is no Lua"}},
+            })
+            .to_string(),
+        );
+        scene.until_status("trafficextension:default/script", "known", |it| !it.is_null()).await;
+
+        let _running = scene.envoy(setup.protocol(protocol)).await;
+        for name in ["a", "b", "c"] {
+            scene.until_all(&format!("default/{name}"), "programmed", 1).await;
+        }
+        let status = scene.until_all("trafficextension:default/script", "rejected", 1).await;
+        let words = status["messages"][0].as_str().unwrap();
+        assert!(words.contains("script load error"), "{words}");
+        // The script never was good and is to deny; without it, everything passes.
+        scene.until("403", |answer| answer.status == 403).await;
+        scene.control.delete("script.yaml");
+        let answer = scene.until("200", |answer| answer.status == 200).await;
+        assert_eq!(answer.order(), "abc");
+    }
+}
