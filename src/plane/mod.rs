@@ -16,6 +16,7 @@ mod pushes;
 mod reconcile;
 mod refusals;
 mod table;
+mod tasks;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -29,7 +30,6 @@ use anyhow::Context as _;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 pub use self::diff::{Subject, diff};
 pub use self::explain::{fault, view as view_explanation, warning};
@@ -37,6 +37,7 @@ pub use self::explain::{fault, view as view_explanation, warning};
 use self::admin::{AdminState, Gauges, Query};
 use self::fleet::{FleetDoor, FleetEvents};
 use self::reconcile::Reconciler;
+use self::tasks::Tasks;
 use crate::modules::{self, Modules};
 use crate::protobuf::admin::ListPluginsResponse;
 use crate::sources::{Directory, Loaded};
@@ -61,7 +62,8 @@ pub struct Settings {
     pub max_connection_age: Option<Duration>,
 }
 
-/// Runs until `shutdown`. An error means that it could not start: an address is taken, a certificate will not do.
+/// Runs until `shutdown`. An error means that it could not start, as an address is taken or a certificate will not do, or
+/// that a part of it ended.
 pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Result<()> {
     let tls = settings.tls.map(xds::Tls::open).transpose()?;
     let xds_listener = listen("xds", settings.xds_listen)?;
@@ -97,20 +99,14 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
         recordings,
     };
 
-    let tasks = TaskTracker::new();
+    let mut tasks = Tasks::new(shutdown.clone());
     let inputs = Inputs { directory: directory.watch(), modules: modules.clone(), events, asked };
-    tasks.spawn(directory.run(shutdown.clone()));
-    tasks.spawn(modules.run(shutdown.clone()));
-    tasks.spawn(reconcile(reconciler, inputs, changes, ready, shutdown.clone()));
-    tasks.spawn(xds::serve(xds_listener, Arc::new(door), options, xds_metrics, shutdown.clone()));
-    tasks.spawn(async move {
-        if let Err(error) = admin::serve(admin_listener, state).await {
-            tracing::error!(%error, "admin port ended");
-        }
-    });
-    tasks.close();
-    tasks.wait().await;
-    Ok(())
+    tasks.spawn("configuration", directory.run(shutdown.clone()));
+    tasks.spawn("modules", modules.run(shutdown.clone()));
+    tasks.spawn("reconciler", reconcile(reconciler, inputs, changes, ready, shutdown.clone()));
+    tasks.spawn("xDS port", xds::serve(xds_listener, Arc::new(door), options, xds_metrics, shutdown));
+    tasks.spawn_fallible("admin port", async { Ok(admin::serve(admin_listener, state).await?) });
+    tasks.wait().await
 }
 
 /// Connections that may wait to be accepted. A fleet that is cut off comes back at once, and one that finds no room
