@@ -73,6 +73,9 @@ const MAX_REQUEST_BYTES: usize = 32 << 20;
 /// A comparison takes a core for as long as it lasts.
 const DIFFS_AT_ONCE: usize = 1;
 
+/// How long requests under way may take once the control plane is to end.
+const SHUTDOWN_WITHIN: Duration = Duration::from_secs(5);
+
 /// What the admin port serves from.
 #[derive(Clone)]
 pub struct AdminState {
@@ -88,7 +91,7 @@ pub struct AdminState {
 
 /// Serves the admin port until shutdown.
 pub async fn serve(listener: TcpListener, state: AdminState) -> std::io::Result<()> {
-    let shutdown = state.shutdown.clone().cancelled_owned();
+    let shutdown = state.shutdown.clone();
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .build_v1()
@@ -101,9 +104,17 @@ pub async fn serve(listener: TcpListener, state: AdminState) -> std::io::Result<
     let service = AdminService { state, diffs: Semaphore::new(DIFFS_AT_ONCE) };
     let service = AdminServer::new(service).max_decoding_message_size(MAX_REQUEST_BYTES);
     let router = tonic::service::Routes::new(service).add_service(reflection).into_axum_router().merge(http);
-    axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
-        .with_graceful_shutdown(shutdown)
-        .await
+    let serving = axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
+        .with_graceful_shutdown(shutdown.clone().cancelled_owned());
+    let too_long = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(SHUTDOWN_WITHIN).await;
+    };
+    tokio::select! {
+        served = serving.into_future() => served,
+        // Somebody reads slowly, or keeps a request half sent.
+        () = too_long => Ok(()),
+    }
 }
 
 async fn readyz(Shared(state): Shared<AdminState>) -> (StatusCode, &'static str) {
