@@ -35,15 +35,24 @@ pub(super) fn parse(file: &Path, bytes: &[u8]) -> Result<Manifest, BrokenText> {
 
 /// Reads `text`, of whatever length.
 pub(super) fn parse_text(file: &Path, text: &str) -> Result<Manifest, BrokenText> {
-    // Nobody knows whose thread this is, and a deep document needs more stack than most threads have.
+    apart(|| parse_here(file, text))
+}
+
+/// Parses on a thread of its own: nobody knows whose thread this is, and a deep document needs more stack than most
+/// threads have. A parser that crashes costs its own file and no other.
+fn apart(parse: impl FnOnce() -> Result<Manifest, BrokenText> + Send) -> Result<Manifest, BrokenText> {
     thread::scope(|scope| {
         let thread = thread::Builder::new().name("manifest".to_owned()).stack_size(STACK_BYTES);
-        let parsing = thread.spawn_scoped(scope, || parse_here(file, text));
+        let parsing = thread.spawn_scoped(scope, parse);
         let parsing = parsing.map_err(|error| BrokenText {
             place: Place::default(),
             reason: format!("cannot be read for now: {error}"),
         })?;
-        parsing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        // The panic's own words are in the log by now.
+        parsing.join().unwrap_or_else(|_| {
+            let reason = "cannot be read: reading it crashed, which is a fault of wasmplane; please report it";
+            Err(BrokenText { place: Place::default(), reason: reason.to_owned() })
+        })
     })
 }
 
@@ -84,6 +93,12 @@ mod tests {
         assert_eq!(reason("- a"), format!("{start}it must be an object with apiVersion and kind"));
         assert_eq!(reason("apiVersion: v1\nKind: List"), format!("{start}{both}kind (here it is \"Kind\")"));
         assert_eq!(reason("a: b"), format!("{start}{both}apiVersion and no kind"));
+    }
+
+    #[test]
+    fn a_file_that_crashes_the_parser_is_told_and_stops_no_other() {
+        let reason = apart(|| panic!("a bug in the parser")).unwrap_err().reason;
+        assert!(reason.starts_with("cannot be read: reading it crashed"), "{reason}");
     }
 
     #[test]
