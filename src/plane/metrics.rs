@@ -3,7 +3,7 @@
 use std::fmt;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
@@ -23,8 +23,6 @@ type PluginLabels = [(&'static str, String); 4];
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    plugin_proxies: Family<PluginLabels, Gauge>,
-    config_errors: Gauge,
 }
 
 impl Metrics {
@@ -34,38 +32,42 @@ impl Metrics {
         xds.register(&mut registry);
         registry.register_collector(Box::new(ModuleCollector(modules.clone())));
         pushes.register(&mut registry);
-        let plugin_proxies = Family::default();
-        registry.register("plugin_proxies", "Proxies per plugin and state", plugin_proxies.clone());
-        let config_errors = Gauge::default();
-        registry.register("config_errors", "Faults in manifests", config_errors.clone());
-        Self { registry, plugin_proxies, config_errors }
+        Self { registry }
     }
 
-    /// Takes over the state at this moment. Plugins that are gone lose their series.
-    pub fn show(&self, gauges: &Gauges) {
-        self.config_errors.set(i64::try_from(gauges.config_errors).unwrap_or(i64::MAX));
-        self.plugin_proxies.clear();
-        for (plugin, summary) in &gauges.plugins {
-            for state in StateKind::ALL {
-                let labels = [
-                    ("namespace", plugin.namespace.to_string()),
-                    ("name", plugin.name.to_string()),
-                    ("kind", plugin.kind.kind().to_owned()),
-                    ("state", state.as_str().to_owned()),
-                ];
-                self.plugin_proxies.get_or_create(&labels).set(i64::from(summary.counts.of(state)));
-            }
-        }
-    }
-
-    /// The OpenMetrics text.
-    pub fn encode(&self) -> String {
+    /// The OpenMetrics text, with the reconciler's state at this moment: each scrape has its own, so that two of them at
+    /// once do not disturb each other.
+    pub fn encode(&self, gauges: &Gauges) -> String {
         let mut text = String::new();
-        if let Err(error) = encode(&mut text, &self.registry) {
+        let encoded = encode_registry(&mut text, &self.registry)
+            .and_then(|()| encode_registry(&mut text, &registry_of(gauges)))
+            .and_then(|()| encode_eof(&mut text));
+        if let Err(error) = encoded {
             tracing::error!(%error, "metrics not encoded");
         }
         text
     }
+}
+
+fn registry_of(gauges: &Gauges) -> Registry {
+    let mut registry = Registry::with_prefix("wasmplane");
+    let plugin_proxies: Family<PluginLabels, Gauge> = Family::default();
+    for (plugin, summary) in &gauges.plugins {
+        for state in StateKind::ALL {
+            let labels = [
+                ("namespace", plugin.namespace.to_string()),
+                ("name", plugin.name.to_string()),
+                ("kind", plugin.kind.kind().to_owned()),
+                ("state", state.as_str().to_owned()),
+            ];
+            plugin_proxies.get_or_create(&labels).set(i64::from(summary.counts.of(state)));
+        }
+    }
+    registry.register("plugin_proxies", "Proxies per plugin and state", plugin_proxies);
+    let config_errors: Gauge = Gauge::default();
+    config_errors.set(i64::try_from(gauges.config_errors).unwrap_or(i64::MAX));
+    registry.register("config_errors", "Faults in manifests", config_errors);
+    registry
 }
 
 /// The counts of the module room, read at each scrape.
@@ -89,5 +91,32 @@ impl Collector for ModuleCollector {
         let bytes = ConstGauge::new(i64::try_from(stats.store_bytes).unwrap_or(i64::MAX));
         let help = "What the stored modules take on disk";
         bytes.encode(encoder.encode_descriptor("module_store_bytes", help, None, MetricType::Gauge)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{PluginId, PluginKind};
+    use crate::rollout::{PluginState, PluginSummary};
+
+    #[test]
+    fn every_scrape_is_whole_however_many_scrape_at_once() {
+        let metrics = Metrics { registry: Registry::with_prefix("wasmplane") };
+        let mut summary = PluginSummary::default();
+        summary.add(&PluginState { kind: StateKind::Programmed, revision: None, message: String::new() });
+        let plugins = (0..20).map(|number| PluginId::new(PluginKind::WasmPlugin, "shop", &format!("p{number}")));
+        let gauges = Gauges { plugins: plugins.map(|id| (id, summary.clone())).collect(), config_errors: 0 };
+        let scrape = || {
+            let text = metrics.encode(&gauges);
+            text.lines().filter(|line| line.starts_with("wasmplane_plugin_proxies{") && line.ends_with(" 1")).count()
+        };
+        std::thread::scope(|scope| {
+            let scrapers: Vec<_> = (0..4).map(|_| scope.spawn(|| (0..50).map(|_| scrape()).min())).collect();
+            for scraper in scrapers {
+                assert_eq!(scraper.join().unwrap(), Some(20));
+            }
+        });
+        assert!(metrics.encode(&gauges).ends_with("# EOF\n"));
     }
 }
