@@ -1,6 +1,5 @@
 //! The admin port: the gRPC admin API with reflection, and plain HTTP for probes and metrics.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,20 +12,20 @@ use axum::routing::get;
 use futures::{Stream, StreamExt as _};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::diff::{Subject, diff};
+use super::explain::Question;
 use super::messages;
 use super::metrics::Metrics;
+use super::watch::Rollouts;
 use crate::model::PluginId;
 use crate::protobuf::admin::admin_server::{Admin, AdminServer};
-use crate::protobuf::admin::watch_rollout_response::Event;
 use crate::protobuf::admin::{
-    DiffManifestsRequest, DiffManifestsResponse, ExplainProxyRequest, ExplainProxyResponse, Explanation,
-    FILE_DESCRIPTOR_SET, ListMessagesRequest, ListMessagesResponse, ListPluginsRequest, ListPluginsResponse,
-    ListProxiesRequest, ListProxiesResponse, Plugin, Proxy, WatchRolloutRequest, WatchRolloutResponse,
+    DiffManifestsRequest, DiffManifestsResponse, ExplainProxyRequest, ExplainProxyResponse, FILE_DESCRIPTOR_SET,
+    ListMessagesRequest, ListMessagesResponse, ListPluginsRequest, ListPluginsResponse, ListProxiesRequest,
+    ListProxiesResponse, Proxy, WatchRolloutRequest, WatchRolloutResponse,
 };
 use crate::rollout::PluginSummary;
 use crate::sources::{Loaded, load_texts};
@@ -40,7 +39,7 @@ pub enum Query {
     /// What a change of manifests is compared with.
     Subjects(oneshot::Sender<Running>),
     /// About the proxy of that id; `None` when none is connected.
-    Explain(String, oneshot::Sender<Option<Explanation>>),
+    Explain(String, oneshot::Sender<Option<Question>>),
     /// The streams and the node id of the proxy of that id; `None` when none is connected.
     Streams(String, oneshot::Sender<Option<(Vec<StreamId>, String)>>),
     Metrics(oneshot::Sender<Gauges>),
@@ -55,7 +54,7 @@ pub struct Running {
 }
 
 /// What metrics show of the reconciler's state.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Gauges {
     pub plugins: Vec<(PluginId, PluginSummary)>,
     pub config_errors: usize,
@@ -63,15 +62,11 @@ pub struct Gauges {
 
 /// Questions that may wait: people and scrapers ask, not proxies.
 pub const QUERIES: usize = 64;
-/// Watchers are told at most this often; what happens between is one event.
-const WATCH_INTERVAL: Duration = Duration::from_millis(50);
-/// Events that may wait for a slow watcher; the reconciler never waits for it.
-const WATCH_EVENTS: usize = 64;
 
 /// Manifests that may be sent to be compared: some 20,000 plugins.
 const MAX_REQUEST_BYTES: usize = 32 << 20;
-/// A comparison takes a core for as long as it lasts.
-const DIFFS_AT_ONCE: usize = 1;
+/// A comparison or an explanation takes a core for as long as it lasts.
+const WORK_AT_ONCE: usize = 1;
 
 /// How long requests under way may take once the control plane is to end.
 const SHUTDOWN_WITHIN: Duration = Duration::from_secs(5);
@@ -80,8 +75,7 @@ const SHUTDOWN_WITHIN: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub struct AdminState {
     pub queries: mpsc::Sender<Query>,
-    /// Counts the changes of the reconciler's state.
-    pub changes: watch::Receiver<u64>,
+    pub rollouts: Arc<Rollouts>,
     /// Whether proxies are being served.
     pub ready: watch::Receiver<bool>,
     pub metrics: Arc<Metrics>,
@@ -101,7 +95,7 @@ pub async fn serve(listener: TcpListener, state: AdminState) -> std::io::Result<
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .with_state(state.clone());
-    let service = AdminService { state, diffs: Semaphore::new(DIFFS_AT_ONCE) };
+    let service = AdminService { state, turns: Semaphore::new(WORK_AT_ONCE) };
     let service = AdminServer::new(service).max_decoding_message_size(MAX_REQUEST_BYTES);
     let router = tonic::service::Routes::new(service).add_service(reflection).into_axum_router().merge(http);
     let serving = axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
@@ -127,27 +121,36 @@ async fn readyz(Shared(state): Shared<AdminState>) -> (StatusCode, &'static str)
 
 async fn metrics(Shared(state): Shared<AdminState>) -> impl IntoResponse {
     let (sender, gauges) = oneshot::channel();
-    if state.queries.send(Query::Metrics(sender)).await.is_ok()
-        && let Ok(gauges) = gauges.await
-    {
-        state.metrics.show(&gauges);
-    }
+    // Without the reconciler, the rest is shown.
+    let gauges = match state.queries.send(Query::Metrics(sender)).await {
+        Ok(()) => gauges.await.unwrap_or_default(),
+        Err(_) => Gauges::default(),
+    };
     let headers = [(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")];
-    (headers, state.metrics.encode())
+    (headers, state.metrics.encode(&gauges))
 }
 
 struct AdminService {
     state: AdminState,
-    diffs: Semaphore,
+    /// For work that is not to be done by the reconciler.
+    turns: Semaphore,
 }
 
 impl AdminService {
     async fn ask<T>(&self, query: impl FnOnce(oneshot::Sender<T>) -> Query) -> Result<T, Status> {
         ask(&self.state.queries, query).await.ok_or_else(|| Status::unavailable("the control plane is shutting down"))
     }
+
+    /// Does it on a thread of its own, when its turn comes.
+    async fn work<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Status> {
+        let turn = self.turns.acquire().await;
+        let _turn = turn.map_err(|_| Status::unavailable("the control plane is shutting down"))?;
+        tokio::task::spawn_blocking(work).await.map_err(|_| Status::internal("it crashed: see the log"))
+    }
 }
 
-async fn ask<T>(queries: &mpsc::Sender<Query>, query: impl FnOnce(oneshot::Sender<T>) -> Query) -> Option<T> {
+/// `None` when the control plane is about to end.
+pub async fn ask<T>(queries: &mpsc::Sender<Query>, query: impl FnOnce(oneshot::Sender<T>) -> Query) -> Option<T> {
     let (sender, answer) = oneshot::channel();
     queries.send(query(sender)).await.ok()?;
     answer.await.ok()
@@ -169,11 +172,11 @@ impl Admin for AdminService {
         request: Request<ExplainProxyRequest>,
     ) -> Result<Response<ExplainProxyResponse>, Status> {
         let id = request.into_inner().id;
-        let explanation = self.ask(|sender| Query::Explain(id.clone(), sender)).await?;
-        match explanation {
-            Some(_) => Ok(Response::new(ExplainProxyResponse { explanation })),
-            None => Err(Status::not_found(format!("no proxy {id:?} is connected"))),
-        }
+        let Some(question) = self.ask(|sender| Query::Explain(id.clone(), sender)).await? else {
+            return Err(Status::not_found(format!("no proxy {id:?} is connected")));
+        };
+        let explanation = self.work(move || question.answer()).await?;
+        Ok(Response::new(ExplainProxyResponse { explanation: Some(explanation) }))
     }
 
     async fn diff_manifests(
@@ -181,15 +184,12 @@ impl Admin for AdminService {
         request: Request<DiffManifestsRequest>,
     ) -> Result<Response<DiffManifestsResponse>, Status> {
         let DiffManifestsRequest { files, show_config } = request.into_inner();
-        let _turn =
-            self.diffs.acquire().await.map_err(|_| Status::unavailable("the control plane is shutting down"))?;
         let Running { root_namespace, loaded, subjects } = self.ask(Query::Subjects).await?;
         let compare = move || {
             let texts = files.into_iter().map(|file| (file.path.into(), file.text.into_bytes()));
             diff(&loaded, &load_texts(texts.collect()), &subjects, &root_namespace, show_config)
         };
-        let compared = tokio::task::spawn_blocking(compare).await;
-        compared.map(Response::new).map_err(|_| Status::internal("the comparison failed"))
+        self.work(compare).await.map(Response::new)
     }
 
     async fn list_messages(
@@ -212,32 +212,7 @@ impl Admin for AdminService {
         &self,
         _: Request<WatchRolloutRequest>,
     ) -> Result<Response<Self::WatchRolloutStream>, Status> {
-        let (sender, events) = mpsc::channel(WATCH_EVENTS);
-        tokio::spawn(watch_rollout(self.state.clone(), sender));
-        Ok(Response::new(ReceiverStream::new(events).map(Ok).boxed()))
-    }
-}
-
-/// Sends what changed, until the watcher or the control plane goes.
-async fn watch_rollout(mut state: AdminState, events: mpsc::Sender<WatchRolloutResponse>) {
-    let mut known: BTreeMap<String, Plugin> = BTreeMap::new();
-    loop {
-        state.changes.mark_unchanged();
-        let Some(listed) = ask(&state.queries, Query::Plugins).await else { return };
-        let plugins: BTreeMap<_, _> = listed.plugins.into_iter().map(|plugin| (plugin.id.clone(), plugin)).collect();
-        let removed = known.keys().filter(|id| !plugins.contains_key(*id)).cloned().map(Event::Removed);
-        let changed = plugins.values().filter(|plugin| known.get(&plugin.id) != Some(plugin)).cloned();
-        for event in removed.chain(changed.map(Event::Plugin)) {
-            if events.send(WatchRolloutResponse { event: Some(event) }).await.is_err() {
-                return;
-            }
-        }
-        known = plugins;
-        tokio::select! {
-            changed = state.changes.changed() => if changed.is_err() { return },
-            () = events.closed() => return,
-            () = state.shutdown.cancelled() => return,
-        }
-        tokio::time::sleep(WATCH_INTERVAL).await;
+        let events = self.state.rollouts.watch()?.take_until(self.state.shutdown.clone().cancelled_owned());
+        Ok(Response::new(events.map(Ok).boxed()))
     }
 }

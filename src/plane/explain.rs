@@ -1,6 +1,8 @@
 //! Explanations as the admin API says them, and those of connected proxies.
 
-use super::proxies::Connected;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use super::reconcile::Reconciler;
 use super::view::{view_mode, view_state};
 use crate::compile::{
@@ -8,37 +10,60 @@ use crate::compile::{
 };
 use crate::model::{PluginId, PluginType, Proxy};
 use crate::protobuf::admin;
-use crate::sources::Finding;
+use crate::rollout::PluginState;
+use crate::sources::{Finding, Loaded};
+
+/// All that it takes to explain a connected proxy. Cheap to make: the answer compiles, and is for another thread.
+#[derive(Debug)]
+pub struct Question {
+    id: String,
+    proxy: Proxy,
+    kind: Kind,
+    /// What became of the plugins that it was sent.
+    states: BTreeMap<PluginId, PluginState>,
+    loaded: Arc<Loaded>,
+}
 
 impl Reconciler {
     /// What the proxy of that id gets and why, with what became of it.
-    pub fn explain_proxy(&self, id: &str) -> Option<admin::Explanation> {
+    pub fn question(&self, id: &str) -> Option<Question> {
         let (key, connected) = self.proxies.iter().find(|(_, connected)| connected.id == id)?;
-        let kind = self.select(key)?;
-        let explanation = compile::explain(&kind, &connected.proxy, self.loaded.plugins.values());
-        let mut view = view(&explanation, &connected.proxy);
-        view.id = id.to_owned();
-        for (plugin, explained) in view.plugins.iter_mut().zip(&explanation.plugins) {
-            self.add_state(plugin, connected, &explained.plugin.id);
-        }
-        let warnings = self.loaded.warnings.iter().filter(|it| is_of(it, &kind));
-        view.warnings.extend(warnings.map(warning));
-        view.rejected.extend(self.loaded.faults.iter().filter(|it| is_in_reach(it, &kind)).map(fault));
-        Some(view)
+        let carried = connected.progress.expected().into_iter().flat_map(|compiled| &compiled.plugins);
+        Some(Question {
+            id: id.to_owned(),
+            proxy: connected.proxy.clone(),
+            kind: self.select(key)?,
+            states: carried.map(|it| (it.plugin.clone(), self.state(connected, it))).collect(),
+            loaded: self.loaded.clone(),
+        })
     }
+}
 
-    fn add_state(&self, plugin: &mut admin::ExplainedPlugin, connected: &Connected, id: &PluginId) {
-        let mut carried = connected.progress.expected().into_iter().flat_map(|compiled| &compiled.plugins);
-        let Some(carried) = carried.find(|carried| carried.plugin == *id) else {
-            plugin.set_state(admin::State::Pending);
-            plugin.message = "nothing was sent to this proxy yet".into();
-            return;
-        };
-        let state = self.state(connected, carried);
-        plugin.set_state(view_state(state.kind));
-        plugin.revision = state.revision.map(|revision| revision.to_string()).unwrap_or_default();
-        plugin.message = state.message;
+impl Question {
+    pub fn answer(self) -> admin::Explanation {
+        let Self { id, proxy, kind, states, loaded } = self;
+        let explanation = compile::explain(&kind, &proxy, loaded.plugins.values());
+        let mut view = view(&explanation, &proxy);
+        view.id = id;
+        for (plugin, explained) in view.plugins.iter_mut().zip(&explanation.plugins) {
+            add_state(plugin, states.get(&explained.plugin.id));
+        }
+        let warnings = loaded.warnings.iter().filter(|it| is_of(it, &kind));
+        view.warnings.extend(warnings.map(warning));
+        view.rejected.extend(loaded.faults.iter().filter(|it| is_in_reach(it, &kind)).map(fault));
+        view
     }
+}
+
+fn add_state(plugin: &mut admin::ExplainedPlugin, state: Option<&PluginState>) {
+    let Some(state) = state else {
+        plugin.set_state(admin::State::Pending);
+        plugin.message = "nothing was sent to this proxy yet".into();
+        return;
+    };
+    plugin.set_state(view_state(state.kind));
+    plugin.revision = state.revision.map(|revision| revision.to_string()).unwrap_or_default();
+    plugin.message = state.message.clone();
 }
 
 /// Whether the finding is about a resource that the kind is made of.

@@ -20,6 +20,7 @@ mod tasks;
 #[cfg(test)]
 mod tests;
 mod view;
+mod watch;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -28,7 +29,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::{TcpListener, TcpSocket};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
+use tokio::sync::watch::{Receiver, Sender};
 use tokio_util::sync::CancellationToken;
 
 pub use self::diff::{Subject, diff};
@@ -38,6 +40,7 @@ use self::admin::{AdminState, Gauges, Query};
 use self::fleet::{FleetDoor, FleetEvents};
 use self::reconcile::Reconciler;
 use self::tasks::Tasks;
+use self::watch::Rollouts;
 use crate::modules::{self, Modules};
 use crate::protobuf::admin::ListPluginsResponse;
 use crate::sources::{Directory, Loaded};
@@ -81,12 +84,14 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
 
     let (door, events) = FleetDoor::new();
     let (queries, asked) = mpsc::channel(admin::QUERIES);
-    let (changes, changed) = watch::channel(0);
-    let (ready, is_ready) = watch::channel(false);
+    let (changes, changed) = tokio::sync::watch::channel(0);
+    let (ready, is_ready) = tokio::sync::watch::channel(false);
     let recordings = xds::Recordings::default();
+    let rollouts = Rollouts::new();
+    let following = rollouts.clone().run(queries.clone(), changed, shutdown.clone());
     let state = AdminState {
         queries,
-        changes: changed,
+        rollouts,
         ready: is_ready,
         metrics,
         recordings: recordings.clone(),
@@ -104,6 +109,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
     tasks.spawn("configuration", directory.run(shutdown.clone()));
     tasks.spawn("modules", modules.run(shutdown.clone()));
     tasks.spawn("reconciler", reconcile(reconciler, inputs, changes, ready, shutdown.clone()));
+    tasks.spawn("rollout", following);
     tasks.spawn("xDS port", xds::serve(xds_listener, Arc::new(door), options, xds_metrics, shutdown));
     tasks.spawn_fallible("admin port", async { Ok(admin::serve(admin_listener, state).await?) });
     tasks.wait().await
@@ -130,7 +136,7 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 
 /// Everything that the reconciler hears of.
 struct Inputs {
-    directory: watch::Receiver<Arc<Loaded>>,
+    directory: Receiver<Arc<Loaded>>,
     modules: Modules,
     events: FleetEvents,
     asked: mpsc::Receiver<Query>,
@@ -139,8 +145,8 @@ struct Inputs {
 async fn reconcile(
     mut reconciler: Reconciler,
     mut inputs: Inputs,
-    changes: watch::Sender<u64>,
-    ready: watch::Sender<bool>,
+    changes: Sender<u64>,
+    ready: Sender<bool>,
     shutdown: CancellationToken,
 ) {
     let (mut states, mut notes) = (inputs.modules.states(), inputs.modules.notes());
@@ -188,7 +194,7 @@ fn answer(reconciler: &Reconciler, query: Query) {
             drop(sender.send(listed));
         }
         Query::Subjects(sender) => drop(sender.send(reconciler.subjects())),
-        Query::Explain(id, sender) => drop(sender.send(reconciler.explain_proxy(&id))),
+        Query::Explain(id, sender) => drop(sender.send(reconciler.question(&id))),
         Query::Streams(id, sender) => drop(sender.send(reconciler.streams_of(&id))),
         Query::Metrics(sender) => {
             let gauges = Gauges { plugins: reconciler.count_states(), config_errors: reconciler.config_errors() };

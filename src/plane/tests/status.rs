@@ -83,7 +83,7 @@ async fn a_connected_proxy_is_explained_with_what_became_of_its_plugins() {
     world.answer(stream, chain(&served), refused("shop/auth"));
     world.accept_all(stream, &served);
 
-    let explanation = world.reconciler.explain_proxy("e1").unwrap();
+    let explanation = world.reconciler.question("e1").unwrap().answer();
     let states: Vec<_> = explanation.plugins.iter().map(|it| (it.id.as_str(), it.state())).collect();
     assert_eq!(states, [("shop/auth", State::Rejected), ("shop/log", State::Programmed)]);
     assert_eq!(explanation.plugins[0].message, "Unable to create Wasm plugin shop/auth");
@@ -91,7 +91,7 @@ async fn a_connected_proxy_is_explained_with_what_became_of_its_plugins() {
     assert_eq!(explanation.plugins[1].revision.len(), 16);
     assert_eq!((explanation.mode(), explanation.id.as_str()), (admin::Mode::Chain, "e1"));
     assert_eq!(explanation.skipped[0].reason, "selector does not match: app=api");
-    assert!(world.reconciler.explain_proxy("e2").is_none());
+    assert!(world.reconciler.question("e2").is_none());
 }
 
 #[tokio::test(start_paused = true)]
