@@ -56,11 +56,19 @@ fn references(resource_type: ResourceType, name: &str, json: &Value, merged: &Me
                 found.insert((ResourceType::Cluster, text.to_owned()));
             }
         }),
-        ResourceType::Cluster if json["type"] == "EDS" => {
-            let service = json["eds_cluster_config"]["service_name"].as_str().unwrap_or(name);
-            found.insert((ResourceType::Endpoint, service.to_owned()));
+        ResourceType::Cluster => {
+            if json["type"] == "EDS" {
+                let service = json["eds_cluster_config"]["service_name"].as_str().unwrap_or(name);
+                found.insert((ResourceType::Endpoint, service.to_owned()));
+            }
+            // The members of an aggregate cluster; nothing refers to them but it.
+            each_text(json, &mut |text| {
+                if text != name && merged.clusters.contains_key(text) {
+                    found.insert((ResourceType::Cluster, text.to_owned()));
+                }
+            });
         }
-        _ => {}
+        ResourceType::Endpoint | ResourceType::ExtensionConfig => {}
     }
     found.into_iter().collect()
 }

@@ -321,3 +321,28 @@ fn a_connection_manager_that_cannot_be_filled_is_a_problem() {
     let reasons: Vec<_> = compiled.problems.iter().map(|problem| problem.reason.as_str()).collect();
     assert_eq!(reasons, ["listener n: no plugin reaches filter hcm: write it as plain typed_config"]);
 }
+
+#[test]
+fn a_member_of_an_aggregate_cluster_is_used_by_it() {
+    let cluster = |name: &str, more: Value| {
+        let mut json = json!({"name": name, "connect_timeout": "5s"});
+        json.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let message = from_json("envoy.config.cluster.v3.Cluster", &json).unwrap();
+        NativeResource { kind: NativeKind::Cluster, name: name.into(), message }
+    };
+    let config = json!({
+        "@type": "type.googleapis.com/envoy.extensions.clusters.aggregate.v3.ClusterConfig",
+        "clusters": ["first", "second"],
+    });
+    let native = vec![
+        cluster("all", json!({"cluster_type": {"name": "envoy.clusters.aggregate", "typed_config": config}})),
+        cluster("first", json!({"type": "STATIC"})),
+        cluster("second", json!({"type": "EDS"})),
+    ];
+    let compiled = compile(&kind(vec![ProxyTemplate { native, ..template("shop/web") }], vec![]));
+    let references = |name: &str| compiled.snapshot.clusters[name].references.clone();
+    let members = ["first", "second"].map(|name| (ResourceType::Cluster, name.to_owned()));
+    assert_eq!(references("all"), members);
+    assert_eq!(references("first"), []);
+    assert_eq!(references("second"), [(ResourceType::Endpoint, "second".to_owned())]);
+}
