@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::extensions::Catalog;
 use super::plan::Plan;
-use super::{Carried, Kind, Member, Run, names};
+use super::{Carried, Kind, Member, Run, names, size};
 use crate::model::PluginType;
 use crate::snapshot::{Resource, ResourceType, Version};
 
@@ -41,14 +41,21 @@ fn carried_by(kind: &Kind, index: usize, member: &Member, served: &[Served], cat
     if matches!(member.run, Run::Absent) {
         carriers.clear();
     }
-    let revision = match &member.run {
+    let is_carrier = |(kind, name, _): &(ResourceType, String, Version)| {
+        *kind == ResourceType::ExtensionConfig && catalog.leaves_out(name, index)
+    };
+    let run = match carriers.iter().any(is_carrier) {
+        true => Run::TooLarge { reason: size::reason(member) },
+        false => member.run.clone(),
+    };
+    let revision = match &run {
         Run::Revision(revision) | Run::LastGood(revision) => Some(revision.revision),
-        Run::StandIn { .. } | Run::Unsupported { .. } | Run::Disabled | Run::Absent => None,
+        Run::StandIn { .. } | Run::Unsupported { .. } | Run::TooLarge { .. } | Run::Disabled | Run::Absent => None,
     };
     Carried {
         plugin: member.plugin.id.clone(),
         revision,
-        run: member.run.clone(),
+        run,
         listeners: on.iter().map(|listener| listener.resource.name.clone()).collect(),
         carriers,
     }

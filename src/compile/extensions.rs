@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use dashmap::DashMap;
 
 use super::content::{Content, chain, rbac};
-use super::{Kind, Member, Run, lua, names, wasm};
+use super::{Kind, Member, Run, lua, names, size, wasm};
 use crate::model::{Plugin, PluginId, PluginRevision, PluginType, Position, Program, WithoutConfig};
 use crate::snapshot::{Extension, Extensions, Resource};
 
@@ -70,11 +70,12 @@ impl Catalog {
     }
 
     fn gap(&self, name: &str, on: &HttpPlugins, is_in: impl Fn(&Plugin) -> bool) -> Resource {
-        let members = on
-            .plugins
-            .iter()
-            .filter(|index| is_in(&self.plugins[**index].plugin))
-            .filter_map(|index| Some((self.plugins[*index].plugin.id.to_string(), self.member(*index)?)));
+        let in_gap: Vec<_> = on.plugins.iter().filter(|index| is_in(&self.plugins[**index].plugin)).copied().collect();
+        let left_out = size::left_out(&self.plugins, &in_gap);
+        let members = in_gap.iter().filter_map(|index| {
+            let content = if left_out.contains(index) { self.closed(*index) } else { self.member(*index) };
+            Some((self.plugins[*index].plugin.id.to_string(), content?))
+        });
         let stand_in = match on.without_config {
             WithoutConfig::Deny => rbac(PluginType::Http, false),
             WithoutConfig::Allow => chain(Vec::new()),
@@ -89,6 +90,22 @@ impl Catalog {
         (!is_nothing).then(|| self.filter(index).unwrap_or_else(|| rbac(member.plugin.plugin_type, false)))
     }
 
+    /// What stands in for a plugin inside a chain: nothing where its fail strategy is open.
+    fn closed(&self, index: usize) -> Option<Content> {
+        let member = &self.plugins[index];
+        (!member.is_open()).then(|| rbac(member.plugin.plugin_type, false))
+    }
+
+    /// Whether the resource of that name has no room for the plugin.
+    pub fn leaves_out(&self, name: &str, index: usize) -> bool {
+        let Some((listener, positions)) = names::parse_chain(name) else {
+            return !size::left_out(&self.plugins, &[index]).is_empty();
+        };
+        let on = self.listeners.get(listener).map_or(&[][..], |on| &on.plugins);
+        let is_in = |index: &&usize| positions.contains(&self.plugins[**index].plugin.position);
+        size::left_out(&self.plugins, &on.iter().filter(is_in).copied().collect::<Vec<_>>()).contains(&index)
+    }
+
     fn plugin(&self, name: &str, id: PluginId, plugin_type: PluginType) -> Option<Extension> {
         let Some(index) = self.indexes.get(&(id, plugin_type)).copied() else {
             return Some(Extension::PassThrough(Arc::new(rbac(plugin_type, true).into_resource(name))));
@@ -99,7 +116,8 @@ impl Catalog {
             return None;
         }
         let stand_in = || rbac(plugin_type, member.is_open());
-        Some(self.keep(name, || self.filter(index).unwrap_or_else(stand_in).into_resource_or(name, stand_in())))
+        let filter = || self.filter(index).filter(|_| !self.leaves_out(name, index));
+        Some(self.keep(name, || filter().unwrap_or_else(stand_in).into_resource_or(name, stand_in())))
     }
 
     fn filter(&self, index: usize) -> Option<Content> {

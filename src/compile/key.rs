@@ -31,6 +31,7 @@ fn write_member(member: &Member, text: &mut String) {
         Run::LastGood(revision) => format!("last good {}", revision.revision),
         Run::StandIn { reason } => format!("stand-in {reason:?}"),
         Run::Unsupported { reason } => format!("unsupported {reason:?}"),
+        Run::TooLarge { reason } => format!("too large {reason:?}"),
         Run::Disabled => "disabled".into(),
         Run::Absent => "absent".into(),
     };

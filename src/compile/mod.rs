@@ -29,6 +29,7 @@ mod properties;
 mod select;
 mod shape;
 mod short_form;
+mod size;
 mod snapshots;
 mod stub;
 #[cfg(test)]
@@ -103,6 +104,10 @@ pub enum Run {
     },
     /// The fail strategy, because this Envoy cannot run the plugin.
     Unsupported {
+        reason: String,
+    },
+    /// The fail strategy, because what would carry the plugin's module has no room for it.
+    TooLarge {
         reason: String,
     },
     /// Taken out by its operator: everything passes.

@@ -346,3 +346,47 @@ fn a_member_of_an_aggregate_cluster_is_used_by_it() {
     assert_eq!(references("first"), []);
     assert_eq!(references("second"), [(ResourceType::Endpoint, "second".to_owned())]);
 }
+
+/// A module of that many MiB; the pages are never touched.
+fn large(id: &str, mebibytes: usize, created: Option<&str>) -> Arc<PluginRevision> {
+    let mut plugin = plugin(id);
+    plugin.created = created.map(|created| created.parse().unwrap());
+    let bytes = bytes::Bytes::from(vec![0; mebibytes << 20]);
+    let digest = crate::model::Digest::of(id.as_bytes());
+    let module = Arc::new(crate::model::Module { digest, bytes, refusals: Vec::new() });
+    Arc::new(PluginRevision::new(Arc::new(plugin), Code::Module(module)))
+}
+
+#[test]
+fn a_plugin_too_many_for_an_inline_chain_is_left_out_with_the_reason_and_the_older_ones_stay() {
+    let plugins = vec![
+        large("shop/a", 14, Some("2024-01-01T00:00:00Z")),
+        large("shop/b", 14, None),
+        large("shop/c", 2, Some("2025-01-01T00:00:00Z")),
+        large("shop/d", 14, Some("2023-01-01T00:00:00Z")),
+    ];
+    let compiled = compile(&kind(vec![short(ListenerProtocol::Http)], plugins));
+    let chain = extension(&compiled, CHAIN);
+    assert!(chain.body.len() <= 32 << 20, "{}", chain.body.len());
+    let owners: Vec<_> = chain.parts.iter().map(|part| &*part.owner).collect();
+    assert_eq!(owners, ["shop/b", "shop/c", "shop/d"], "the newest that does not fit is left out, not what is smaller");
+    match &compiled.plugins[0].run {
+        Run::TooLarge { reason } => assert_eq!(
+            reason,
+            "its module of 14.0 MiB does not fit into a chain of at most 32.0 MiB beside the plugins that are older"
+        ),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(compiled.plugins[0].revision, None);
+    assert!(matches!(compiled.plugins[1].run, Run::Revision(_)));
+}
+
+#[test]
+fn a_module_that_fits_no_message_is_left_out_of_a_filter_of_its_own_too() {
+    let mut kind = kind(vec![short(ListenerProtocol::Http)], vec![large("shop/a", 33, None)]);
+    kind.capabilities.chain = false;
+    let compiled = compile(&kind);
+    let alone = extension(&compiled, "extensions.istio.io/wasmplugin/shop.a");
+    assert_eq!(typed_config(&alone)["@type"], type_urls::HTTP_RBAC);
+    assert!(matches!(compiled.plugins[0].run, Run::TooLarge { .. }));
+}

@@ -40,6 +40,7 @@ impl Progress {
             }
             Run::Unsupported { reason } => (StateKind::Unsupported, reason.clone()),
             Run::StandIn { reason } => (StateKind::StandIn, reason.clone()),
+            Run::TooLarge { reason } => (StateKind::NotLoaded, reason.clone()),
             Run::Absent => (StateKind::NotLoaded, String::new()),
             Run::Revision(_) | Run::LastGood(_) if self.holds(carried) => (StateKind::Programmed, String::new()),
             Run::Revision(_) | Run::LastGood(_) => (StateKind::Pending, self.awaited(carried)),
