@@ -19,6 +19,13 @@ use crate::xds::{Hello, Protocol, Service, StreamId};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ProxyKey(u64);
 
+#[cfg(test)]
+impl ProxyKey {
+    pub fn of(number: u64) -> Self {
+        Self(number)
+    }
+}
+
 #[derive(Debug)]
 pub struct ProxyStream {
     pub service: Service,

@@ -18,6 +18,7 @@ pub struct Pushes {
 #[derive(Debug)]
 struct Push {
     seen: Instant,
+    last_ack: Option<Instant>,
     waiting: HashSet<ProxyKey>,
 }
 
@@ -42,7 +43,7 @@ impl Pushes {
         if self.under_way.len() == PUSHES {
             self.under_way.remove(0);
         }
-        self.under_way.push(Push { seen: Instant::now(), waiting: HashSet::new() });
+        self.under_way.push(Push { seen: Instant::now(), last_ack: None, waiting: HashSet::new() });
     }
 
     pub fn sent(&mut self, proxy: ProxyKey) {
@@ -55,14 +56,59 @@ impl Pushes {
     }
 
     pub fn settled(&mut self, proxy: ProxyKey) {
+        self.leave(proxy, Some(Instant::now()));
+    }
+
+    /// A proxy that has gone is not waited for: a change ends with the last ACK of the others, if there was one.
+    pub fn gone(&mut self, proxy: ProxyKey) {
+        self.leave(proxy, None);
+    }
+
+    fn leave(&mut self, proxy: ProxyKey, acked: Option<Instant>) {
         for push in &mut self.under_way {
-            if push.waiting.remove(&proxy) && push.waiting.is_empty() {
-                self.seconds.observe(push.seen.elapsed().as_secs_f64());
+            if !push.waiting.remove(&proxy) {
+                continue;
+            }
+            push.last_ack = acked.or(push.last_ack);
+            if let Some(last_ack) = push.last_ack.filter(|_| push.waiting.is_empty()) {
+                self.seconds.observe(last_ack.duration_since(push.seen).as_secs_f64());
             }
         }
     }
 
     fn finish(&mut self) {
         self.under_way.retain(|push| !push.waiting.is_empty());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::encoding::text::encode;
+
+    use super::*;
+
+    fn count(pushes: &Pushes) -> String {
+        let (mut registry, mut text) = (Registry::default(), String::new());
+        pushes.register(&mut registry);
+        encode(&mut text, &registry).unwrap();
+        text.lines().find_map(|line| line.strip_prefix("push_seconds_count ")).unwrap().to_owned()
+    }
+
+    #[test]
+    fn a_change_counts_although_a_proxy_leaves_before_it_has_answered() {
+        let mut pushes = Pushes::default();
+        let [one, two] = [ProxyKey::of(1), ProxyKey::of(2)];
+        pushes.begin();
+        pushes.sent(one);
+        pushes.sent(two);
+        pushes.settled(one);
+        pushes.gone(two);
+        assert_eq!(count(&pushes), "1");
+
+        // Nobody took this one.
+        pushes.begin();
+        pushes.sent(one);
+        pushes.gone(one);
+        assert_eq!(count(&pushes), "1");
     }
 }

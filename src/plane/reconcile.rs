@@ -53,7 +53,8 @@ pub struct Reconciler {
     is_open: bool,
     /// When a starting proxy has waited long enough.
     deadlines: BTreeMap<Instant, HashSet<ProxyKey>>,
-    reported_problems: HashSet<String>,
+    /// Problems in the log that are still there.
+    pub(super) reported_problems: HashSet<String>,
     pub(super) pushes: Pushes,
 }
 
@@ -162,9 +163,11 @@ impl Reconciler {
     pub fn on_report(&mut self, report: Report) {
         match report {
             Report::Gone(stream) => {
+                let key = self.proxies.of_stream(stream);
                 if let Some(connected) = self.proxies.disconnect(stream) {
                     tracing::info!(node = connected.id, "proxy disconnected");
                     self.has_spare_revisions = true;
+                    key.into_iter().for_each(|key| self.pushes.gone(key));
                 }
             }
             Report::Delivered(stream, delivery) => {
@@ -238,7 +241,14 @@ impl Reconciler {
                 self.flush_group(&members, is_starting, now);
             }
         }
+        let kinds = self.kinds.len();
         self.kinds.retain(|_, compiled| compiled.strong_count() > 0);
+        if self.kinds.len() < kinds && !self.reported_problems.is_empty() {
+            // A problem that is nowhere any more is news when it comes back.
+            let compiled: Vec<_> = self.kinds.values().filter_map(Weak::upgrade).collect();
+            let told = compiled.iter().flat_map(|it| &it.problems).map(|problem| format!("{problem:?}")).collect();
+            self.reported_problems = told;
+        }
         if std::mem::take(&mut self.has_spare_revisions) && self.table.has_spare() {
             self.let_go_of_revisions();
         }

@@ -142,3 +142,23 @@ async fn a_plugin_that_is_deleted_and_comes_again_does_not_deny_where_it_once_wa
     assert_eq!(world.state("e1", "shop/auth").0, State::Pending, "a running proxy does not get what never was ready");
     assert_ne!(chain(&served).version, denying);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_problem_that_comes_back_is_told_again() {
+    let told = |world: &World| world.reconciler.reported_problems.len();
+    let mut world = World::new();
+    let mut twin = template();
+    twin.id.name = "twin".into();
+    twin.listeners[0].port = 9;
+    world.loaded.templates.insert(twin.id.clone(), Arc::new(twin.clone()));
+    world.settle();
+    let _served = world.connect("e1", &[], false);
+    assert_eq!(told(&world), 1, "two listeners of one name");
+
+    world.loaded.templates.remove(&twin.id);
+    world.settle();
+    assert_eq!(told(&world), 0);
+    world.loaded.templates.insert(twin.id.clone(), Arc::new(twin));
+    world.settle();
+    assert_eq!(told(&world), 1);
+}
