@@ -8,6 +8,7 @@
 //!   2  sources   modules   compile      three neighbours that never import one another
 //!   1  snapshot             Resource, Version, Snapshot
 //!   0  model, protobuf      the words of the domain; generated code and descriptors
+//!      disk                 files that are whole or not there
 //! ```
 //!
 //! A room imports only rooms on lower lines (`tests/architecture.rs` fails on one that does not). Data goes one way:
@@ -19,6 +20,7 @@
 pub mod commands;
 pub mod compile;
 pub mod config;
+pub mod disk;
 pub mod model;
 pub mod modules;
 pub mod plane;

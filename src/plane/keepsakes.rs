@@ -1,25 +1,27 @@
 //! What the plane remembers across restarts: values under the data folder, one file each, so that a change writes one.
 //!
 //! Comes in: keys and values. Goes out, once: what was kept before the restart. A folder that cannot be used costs the
-//! memory and nothing else; it is logged when that begins.
+//! memory and nothing else. The disk itself is the scribe's.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::scribe::{Scribe, Ticket};
+use crate::disk::UNFINISHED;
 use crate::model::Digest;
 
 /// A folder of values, read once and then only written.
 #[derive(Debug)]
 pub struct Keepsakes {
     folder: PathBuf,
-    /// By key, the content on disk.
-    written: BTreeMap<String, Digest>,
-    is_failing: bool,
+    scribe: Scribe,
+    /// By key, the content on disk, or on its way there.
+    ordered: BTreeMap<String, Digest>,
 }
 
 /// The content of a file. Its name is a hash of the key, which may hold anything.
@@ -31,63 +33,54 @@ struct Entry<T> {
 
 impl Keepsakes {
     /// Reads what was kept; what is unreadable is logged and left out.
-    pub fn open<T: DeserializeOwned>(folder: PathBuf) -> (Self, BTreeMap<String, T>) {
+    pub fn open<T: DeserializeOwned>(folder: PathBuf, scribe: &Scribe) -> (Self, BTreeMap<String, T>) {
         let mut kept = BTreeMap::new();
-        let mut written = BTreeMap::new();
+        let mut ordered = BTreeMap::new();
         for file in fs::read_dir(&folder).into_iter().flatten().flatten() {
             let path = file.path();
+            if file.file_name().as_encoded_bytes().starts_with(UNFINISHED.as_bytes()) {
+                // A crash left it. Should it stay, it costs its room and nothing else.
+                let _ = fs::remove_file(&path);
+                continue;
+            }
             if path.extension().is_none_or(|extension| extension != "json") {
                 continue;
             }
             match read::<T>(&path) {
                 Ok((Entry { key, value }, digest)) => {
-                    written.insert(key.clone(), digest);
+                    ordered.insert(key.clone(), digest);
                     kept.insert(key, value);
                 }
                 Err(error) => tracing::warn!(path = %path.display(), %error, "memory is unreadable and left out"),
             }
         }
-        (Self { folder, written, is_failing: false }, kept)
+        (Self { folder, scribe: scribe.clone(), ordered }, kept)
     }
 
-    /// Keeps `value` under `key`; nothing is written where it is kept already.
-    pub fn put<T: Serialize>(&mut self, key: &str, value: &T) {
+    /// Keeps `value` under `key`; `None` where it is kept already.
+    pub fn put<T: Serialize>(&mut self, key: &str, value: &T) -> Option<Ticket> {
         let entry = Entry { key: key.to_owned(), value };
-        let text = match serde_json::to_vec(&entry) {
-            Ok(text) => text,
-            Err(error) => return tracing::error!(key, %error, "not to be remembered across a restart"),
-        };
+        let text = serde_json::to_vec(&entry)
+            .inspect_err(|error| tracing::error!(key, %error, "not to be remembered across a restart"))
+            .ok()?;
         let digest = Digest::of(&text);
-        if self.written.get(key) == Some(&digest) {
-            return;
+        if self.ordered.get(key) == Some(&digest) {
+            return None;
         }
-        match write_whole(&self.path(key), &text) {
-            Ok(()) => {
-                self.written.insert(key.to_owned(), digest);
-                self.is_failing = false;
-            }
-            Err(error) if !self.is_failing => {
-                self.is_failing = true;
-                let folder = self.folder.display();
-                tracing::error!(%folder, %error, "nothing can be remembered across a restart: see to --data-dir");
-            }
-            Err(_) => {}
-        }
+        self.ordered.insert(key.to_owned(), digest);
+        Some(self.scribe.put(self.path(key), Some(text)))
     }
 
     /// Forgets every key that is not to be kept.
     pub fn retain(&mut self, is_kept: impl Fn(&str) -> bool) {
-        let gone: Vec<_> = self.written.keys().filter(|key| !is_kept(key)).cloned().collect();
+        let gone: Vec<_> = self.ordered.keys().filter(|key| !is_kept(key)).cloned().collect();
         gone.iter().for_each(|key| self.remove(key));
     }
 
     /// Forgets one key, if it is there.
     pub fn remove(&mut self, key: &str) {
-        if self.written.remove(key).is_none() {
-            return;
-        }
-        if let Err(error) = fs::remove_file(self.path(key)) {
-            tracing::warn!(key, %error, "memory not forgotten");
+        if self.ordered.remove(key).is_some() {
+            self.scribe.put(self.path(key), None);
         }
     }
 
@@ -102,22 +95,12 @@ fn read<T: DeserializeOwned>(path: &Path) -> io::Result<(Entry<T>, Digest)> {
     Ok((serde_json::from_slice(&text)?, Digest::of(&text)))
 }
 
-/// Readable by its owner only, as plugin configurations may hold secrets; whole or not there.
-fn write_whole(path: &Path, text: &[u8]) -> io::Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(folder)?;
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    file.write_all(text)?;
-    file.persist(path)?;
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn open(folder: &Path) -> (Keepsakes, BTreeMap<String, u32>) {
-        Keepsakes::open(folder.join("numbers"))
+        Keepsakes::open(folder.join("numbers"), &Scribe::at_once())
     }
 
     #[test]
@@ -140,6 +123,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         open(folder.path()).0.put("a", &1);
         fs::write(folder.path().join("numbers/other.json"), "{").unwrap();
-        assert_eq!(open(folder.path()).1.len(), 1);
+        let left = folder.path().join(format!("numbers/{UNFINISHED}x"));
+        fs::write(&left, "{").unwrap();
+        assert_eq!((open(folder.path()).1.len(), left.exists()), (1, false));
     }
 }

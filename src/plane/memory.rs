@@ -7,7 +7,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tokio::sync::watch;
+
 use super::keepsakes::Keepsakes;
+use super::scribe::{Scribe, Ticket};
 use super::table::Remembered;
 use crate::model::PluginId;
 use crate::sources::{LastGood, Loaded};
@@ -17,16 +20,20 @@ pub struct Memory {
     sources: Keepsakes,
     plugins: Keepsakes,
     recalled: BTreeMap<PluginId, Vec<Remembered>>,
+    /// What has to be on the disk before anything is pushed.
+    due: Ticket,
+    written: watch::Receiver<Ticket>,
 }
 
 impl Memory {
     /// Reads what was kept; the sources' last good texts come beside it.
-    pub fn open(data_dir: &Path) -> (Self, LastGood) {
-        let (sources, texts) = Keepsakes::open::<String>(data_dir.join("sources"));
-        let (plugins, recalled) = Keepsakes::open(data_dir.join("plugins"));
+    pub fn open(data_dir: &Path, scribe: &Scribe) -> (Self, LastGood) {
+        let (sources, texts) = Keepsakes::open::<String>(data_dir.join("sources"), scribe);
+        let (plugins, recalled) = Keepsakes::open(data_dir.join("plugins"), scribe);
         let recalled = recalled.into_iter().filter_map(|(id, revisions)| Some((id.parse().ok()?, revisions))).collect();
         let last_good = texts.into_iter().map(|(path, text)| (PathBuf::from(path), Arc::from(text))).collect();
-        (Self { sources, plugins, recalled }, last_good)
+        let (due, written) = (Ticket::default(), scribe.written());
+        (Self { sources, plugins, recalled, due, written }, last_good)
     }
 
     /// The good revisions from before the restart.
@@ -40,7 +47,7 @@ impl Memory {
         let texts: BTreeMap<_, _> =
             loaded.last_good.iter().filter_map(|(path, text)| Some((path.to_str()?, text))).collect();
         for (path, text) in &texts {
-            self.sources.put(path, text);
+            self.due = self.sources.put(path, text).unwrap_or(self.due);
         }
         self.sources.retain(|path| texts.contains_key(path));
         let ids: std::collections::BTreeSet<_> = loaded.plugins.keys().map(ToString::to_string).collect();
@@ -48,6 +55,16 @@ impl Memory {
     }
 
     pub fn keep_plugin(&mut self, id: &PluginId, revisions: &[Remembered]) {
-        self.plugins.put(&id.to_string(), &revisions);
+        self.due = self.plugins.put(&id.to_string(), &revisions).unwrap_or(self.due);
+    }
+
+    /// Whether all that has to be on the disk before a push is there.
+    pub fn is_written(&self) -> bool {
+        *self.written.borrow() >= self.due
+    }
+
+    /// Tells when more of it is there.
+    pub fn written(&self) -> watch::Receiver<Ticket> {
+        self.written.clone()
     }
 }

@@ -15,6 +15,7 @@ mod proxies;
 mod pushes;
 mod reconcile;
 mod refusals;
+mod scribe;
 mod table;
 mod tasks;
 #[cfg(test)]
@@ -72,14 +73,17 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
     let xds_listener = listen("xds", settings.xds_listen)?;
     let admin_listener = listen("admin", settings.admin_listen)?;
 
-    let (memory, last_good) = memory::Memory::open(&settings.data_dir);
+    let (scribe, writer) = scribe::scribe();
+    let (memory, last_good) = memory::Memory::open(&settings.data_dir, &scribe);
     let directory = Directory::open_with(settings.config, &last_good);
     let modules =
         Modules::open(modules::Settings { data_dir: settings.data_dir.clone(), module_files: settings.module_files });
     let pushes = pushes::Pushes::default();
     let xds_metrics = xds::Metrics::default();
     let metrics = Arc::new(metrics::Metrics::new(&xds_metrics, &modules, &pushes));
-    let refusals = refusals::Refusals::open(&settings.data_dir);
+    let refusals = refusals::Refusals::open(&settings.data_dir, &scribe);
+    // From here on, the writer ends with the reconciler.
+    drop(scribe);
     let reconciler = Reconciler::new(settings.root_namespace, refusals, memory, pushes);
 
     let (door, events) = FleetDoor::new();
@@ -108,6 +112,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
     let inputs = Inputs { directory: directory.watch(), modules: modules.clone(), events, asked };
     tasks.spawn("configuration", directory.run(shutdown.clone()));
     tasks.spawn("modules", modules.run(shutdown.clone()));
+    tasks.spawn("memory", writer.run());
     tasks.spawn("reconciler", reconcile(reconciler, inputs, changes, ready, shutdown.clone()));
     tasks.spawn("rollout", following);
     tasks.spawn("xDS port", xds::serve(xds_listener, Arc::new(door), options, xds_metrics, shutdown));
@@ -150,6 +155,7 @@ async fn reconcile(
     shutdown: CancellationToken,
 ) {
     let (mut states, mut notes) = (inputs.modules.states(), inputs.modules.notes());
+    let mut written = reconciler.memory.written();
     inputs.directory.mark_changed();
     loop {
         let deadline = reconciler.next_deadline();
@@ -177,6 +183,7 @@ async fn reconcile(
                 answer(&reconciler, query);
                 continue;
             }
+            Ok(()) = written.changed() => {}
             () = sleep_until(deadline) => {}
         }
         reconciler.flush();

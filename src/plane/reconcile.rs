@@ -39,7 +39,7 @@ pub struct Reconciler {
     modules: Arc<BTreeMap<ModuleRef, ModuleState>>,
     pub(super) notes: NotesByModule,
     refusals: Refusals,
-    memory: Memory,
+    pub(super) memory: Memory,
     kinds: HashMap<KindKey, Weak<Compiled>>,
     /// ECDS resources whose plugins are in the table as good; until the table changes.
     proven: HashSet<Version>,
@@ -90,6 +90,9 @@ impl Reconciler {
 
     /// When [`Reconciler::flush`] has something to do although nothing happens.
     pub fn next_deadline(&self) -> Option<Instant> {
+        if !self.memory.is_written() {
+            return None;
+        }
         if !self.is_open {
             return self.is_loaded.then_some(self.opens_at);
         }
@@ -217,6 +220,10 @@ impl Reconciler {
 
     /// Gives every touched proxy what it is to run now.
     pub fn flush(&mut self) {
+        if !self.memory.is_written() {
+            // What a restart needs is on the disk before any proxy hears of it (design, section 4).
+            return;
+        }
         let now = Instant::now();
         if !self.is_open {
             let is_waiting = self.table.is_loading() && now < self.opens_at;

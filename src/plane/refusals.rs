@@ -10,6 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::keepsakes::Keepsakes;
+use super::scribe::Scribe;
 use crate::model::{EnvoyVersion, PluginId, Proxy, Revision};
 use crate::xds::beginning;
 
@@ -59,8 +60,8 @@ struct Entry {
 
 impl Refusals {
     /// Reads what was remembered.
-    pub fn open(data_dir: &Path) -> Self {
-        let (kept, proxies) = Keepsakes::open::<Remembered>(data_dir.join("refusals"));
+    pub fn open(data_dir: &Path, scribe: &Scribe) -> Self {
+        let (kept, proxies) = Keepsakes::open::<Remembered>(data_dir.join("refusals"), scribe);
         let by_age = proxies.iter().map(|(key, proxy)| (proxy.recorded, key.clone())).collect();
         Self { kept, proxies, by_age }
     }
@@ -167,6 +168,7 @@ fn key(proxy: &Proxy) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::scribe::scribe;
     use super::*;
     use crate::model::{Capabilities, PluginKind};
 
@@ -194,19 +196,21 @@ mod tests {
     fn a_refusal_survives_a_restart_and_ends_with_the_process_that_refused() {
         let folder = tempfile::tempdir().unwrap();
         let (proxy, refusal) = (proxy("e1"), refusal("auth", 1));
-        Refusals::open(folder.path()).record(&proxy, refusal.clone());
+        Refusals::open(folder.path(), &Scribe::at_once()).record(&proxy, refusal.clone());
 
-        let mut refusals = Refusals::open(folder.path());
+        let mut refusals = Refusals::open(folder.path(), &Scribe::at_once());
         assert_eq!(refusals.last_good().count(), 1);
         assert_eq!(refusals.of(&proxy), [refusal]);
         refusals.forget(&proxy);
-        assert_eq!(Refusals::open(folder.path()).of(&proxy), []);
+        assert_eq!(Refusals::open(folder.path(), &Scribe::at_once()).of(&proxy), []);
     }
 
     #[test]
     fn one_proxy_too_many_costs_the_oldest_its_memory_and_nobody_else() {
         let folder = tempfile::tempdir().unwrap();
-        let mut refusals = Refusals::open(folder.path());
+        // Nobody writes here.
+        let (scribe, _writer) = scribe();
+        let mut refusals = Refusals::open(folder.path(), &scribe);
         let of = |refusals: &Refusals, number: usize| refusals.of(&proxy(&format!("e{number}"))).len();
         for number in 0..PROXIES {
             refusals.record(&proxy(&format!("e{number}")), refusal("auth", 1));
@@ -221,12 +225,15 @@ mod tests {
     fn a_plugin_that_is_gone_or_accepted_after_all_is_not_remembered() {
         let folder = tempfile::tempdir().unwrap();
         let (proxy, auth, log) = (proxy("e1"), refusal("auth", 1), refusal("log", 1));
-        let mut refusals = Refusals::open(folder.path());
+        let mut refusals = Refusals::open(folder.path(), &Scribe::at_once());
         refusals.record(&proxy, auth.clone());
         refusals.record(&proxy, log.clone());
         refusals.clear(&proxy, &auth.plugin, auth.revision);
-        assert_eq!(Refusals::open(folder.path()).of(&proxy), std::slice::from_ref(&log));
+        assert_eq!(Refusals::open(folder.path(), &Scribe::at_once()).of(&proxy), std::slice::from_ref(&log));
         refusals.forget_plugin(&log.plugin);
-        assert_eq!((refusals.by_age.len(), Refusals::open(folder.path()).of(&proxy)), (0, Vec::new()));
+        assert_eq!(
+            (refusals.by_age.len(), Refusals::open(folder.path(), &Scribe::at_once()).of(&proxy)),
+            (0, Vec::new())
+        );
     }
 }

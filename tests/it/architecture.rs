@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// Rooms from the ground up. A room may import those of earlier rows, and itself; neighbours never import one another.
 const FLOORS: [&[&str]; 7] = [
-    &["model", "protobuf"],
+    &["model", "protobuf", "disk"],
     &["snapshot"],
     &["sources", "modules", "compile"],
     &["xds"],

@@ -18,6 +18,7 @@ use super::memory::Memory;
 use super::pushes::Pushes;
 use super::reconcile::Reconciler;
 use super::refusals::Refusals;
+use super::scribe::{Scribe, scribe};
 use crate::model::{
     Capabilities, Code, Digest, Direction, EnvoyVersion, FailStrategy, ListenerProtocol, ListenerSpec, LuaProgram,
     Module, ModuleLocation, ModuleRef, ModuleState, Plugin, PluginId, PluginKind, PluginType, Position, Program, Proxy,
@@ -152,8 +153,12 @@ impl World {
 }
 
 fn reconciler(data_dir: &Path) -> Reconciler {
-    let (memory, _) = Memory::open(data_dir);
-    Reconciler::new("root".into(), Refusals::open(data_dir), memory, Pushes::default())
+    reconciler_with(data_dir, &Scribe::at_once())
+}
+
+fn reconciler_with(data_dir: &Path, scribe: &Scribe) -> Reconciler {
+    let (memory, _) = Memory::open(data_dir, scribe);
+    Reconciler::new("root".into(), Refusals::open(data_dir, scribe), memory, Pushes::default())
 }
 
 fn module_ref(name: &str) -> ModuleRef {

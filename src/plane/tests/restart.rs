@@ -52,3 +52,23 @@ async fn a_restart_does_not_wait_for_a_module_that_is_there_under_another_refere
     assert_eq!((wanted.len(), wanted_still.len()), (2, 1), "pinned by digest until the plugin's own module is there");
     assert!(world.reconciler.is_open());
 }
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_pushed_before_a_restart_would_know_it() {
+    let mut world = World::new();
+    let (slow, writer) = scribe();
+    world.reconciler = reconciler_with(world.folder.path(), &slow);
+    world.loaded.last_good.insert("a.yaml".into(), "text".into());
+    world.settle();
+    let (_, served) = world.connect("e1", &[], false);
+    assert!(served.borrow().is_none(), "the disk has not taken it yet");
+
+    let mut written = world.reconciler.memory.written();
+    let writing = tokio::spawn(writer.run());
+    written.changed().await.unwrap();
+    world.reconciler.flush();
+    assert!(served.borrow().is_some());
+    assert_eq!(Memory::open(world.folder.path(), &slow).1.len(), 1);
+    drop((slow, world));
+    writing.await.unwrap();
+}
