@@ -15,13 +15,13 @@ use crate::model::{EnvoyVersion, PluginId, Proxy, Revision};
 use crate::xds::beginning;
 
 /// Proxies that are remembered; past it, those that were heard of longest ago are forgotten, which costs each of them
-/// one more refusal. With two refusals of 200 bytes each, 5 MB.
+/// one more refusal. With one refusal in Envoy's usual line, a proxy takes some 500 bytes in memory: 5 MB.
 const PROXIES: usize = 10_000;
 
-/// Refused revisions kept per proxy, the newest; as many different plugins may be refused at once.
-const REVISIONS: usize = 256;
+/// Refused revisions kept per proxy, the newest. Should a fleet of 10,000 refuse as many each, in the longest words: 500 MB.
+const REVISIONS: usize = 64;
 
-/// Kept of Envoy's words: one proxy takes 150 KB at the very most.
+/// Kept of Envoy's words.
 const MESSAGE_BYTES: usize = 512;
 
 /// Refused revisions by node id and Envoy build, with Envoy's words.

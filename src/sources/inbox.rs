@@ -1,7 +1,7 @@
 //! What the operating system tells about files, kept until somebody asks.
 //!
-//! Written by the watcher's thread, emptied by [`super::Directory`]. It holds one entry per file at most, so it needs
-//! no other bound.
+//! Written by the watcher's thread, emptied by [`super::Directory`]. It holds one entry at most per file of the folders
+//! in scope, whose number a scan bounds.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -57,7 +57,11 @@ impl Inbox {
     /// From now on, events concern us at these paths.
     pub(super) fn set_scope(&self, listing: &Listing) {
         let folders = listing.folders.iter().map(|folder| folder.path.clone()).collect();
-        self.state().scope = Scope { folders, entries: listing.entries.clone() };
+        let mut state = self.state();
+        state.scope = Scope { folders, entries: listing.entries.clone() };
+        // Nobody would tell of the end of a write elsewhere.
+        let State { writes, scope } = &mut *state;
+        writes.open.retain(|path| scope.holds(path));
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -160,6 +164,16 @@ mod tests {
         let inbox = inbox();
         assert!(!put(&inbox, CLOSED, "/other.yaml"));
         assert!(put(&inbox, RENAMED_HERE, "/c"));
+    }
+
+    #[test]
+    fn a_file_that_was_being_written_in_a_folder_that_is_gone_is_forgotten() {
+        let inbox = inbox();
+        put(&inbox, WRITTEN, "/c/a.yaml");
+        inbox.set_scope(&Listing { entries: paths(&["/c/a.yaml"]), ..Listing::default() });
+        assert_eq!(inbox.writes().open, paths(&["/c/a.yaml"]));
+        inbox.set_scope(&Listing::default());
+        assert_eq!(inbox.writes(), Writes::default());
     }
 
     #[test]

@@ -51,8 +51,9 @@ pub struct Connection {
     pub id: StreamId,
     /// `None` until all sources are loaded once. Latest wins.
     pub snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
-    /// Unbounded, as a report needs a response of ours before it, and a stream has at most one without an answer per
-    /// resource name.
+    /// Unbounded, as a stream cannot wait. Each report is about a resource of a response that was answered: as many as a
+    /// snapshot has, per change of it; beyond that a client gets one per round trip by refusing (with back-off) or by
+    /// asking again for what it has given up. The fleet takes them in faster than connections bring them.
     pub reports: mpsc::UnboundedSender<Report>,
 }
 
