@@ -69,8 +69,50 @@ pub struct Proxies {
     streams: HashMap<StreamId, ProxyKey>,
     by_namespace: HashMap<String, HashSet<ProxyKey>>,
     by_label: HashMap<(String, String), HashSet<ProxyKey>>,
-    by_node_id: HashMap<String, HashSet<ProxyKey>>,
+    by_node_id: HashMap<String, Namesakes>,
     next_key: u64,
+}
+
+/// Live proxies of one node id. There are fleets in which all have the same.
+#[derive(Debug, Default)]
+struct Namesakes {
+    /// Lowest numbers that were given back.
+    free: BTreeSet<usize>,
+    /// Numbers given out or given back.
+    numbers: usize,
+    /// By address and by the services of their streams, of which there are few different sets.
+    alike: BTreeMap<(Option<IpAddr>, BTreeSet<Service>), BTreeSet<ProxyKey>>,
+}
+
+impl Namesakes {
+    /// The oldest proxy at this address that lacks this service.
+    fn lacking(&self, service: Service, peer: Option<IpAddr>) -> Option<ProxyKey> {
+        let here = self.alike.range((peer, BTreeSet::new())..).take_while(|((other, _), _)| *other == peer);
+        let lacking = here.filter(|((_, services), _)| !services.contains(&service));
+        lacking.filter_map(|(_, keys)| keys.first()).min().copied()
+    }
+
+    /// The lowest number that nobody has, from 1.
+    fn take_number(&mut self) -> usize {
+        self.free.pop_first().unwrap_or_else(|| {
+            self.numbers += 1;
+            self.numbers
+        })
+    }
+
+    fn enter(&mut self, key: ProxyKey, peer: Option<IpAddr>, services: BTreeSet<Service>) {
+        self.alike.entry((peer, services)).or_default().insert(key);
+    }
+
+    fn leave(&mut self, key: ProxyKey, peer: Option<IpAddr>, services: BTreeSet<Service>) {
+        let alike = (peer, services);
+        if let Some(keys) = self.alike.get_mut(&alike) {
+            keys.remove(&key);
+            if keys.is_empty() {
+                self.alike.remove(&alike);
+            }
+        }
+    }
 }
 
 impl Proxies {
@@ -99,13 +141,8 @@ impl Proxies {
         snapshots: watch::Sender<Option<Arc<Snapshot>>>,
     ) -> ProxyKey {
         let peer = hello.peer.map(|peer| peer.ip());
-        let namesakes = || self.namesakes(&hello.proxy.node_id);
-        let sibling = namesakes()
-            .find(|(_, other)| {
-                other.peer == peer && other.streams.values().all(|stream| stream.service != hello.service)
-            })
-            .map(|(key, _)| key);
-        let numbers: BTreeSet<usize> = namesakes().map(|(_, other)| other.number).collect();
+        let namesakes = self.by_node_id.get(&hello.proxy.node_id);
+        let sibling = namesakes.and_then(|namesakes| namesakes.lacking(hello.service, peer));
         let added = ProxyStream { service: hello.service, protocol: hello.protocol, snapshots };
         let key = match sibling {
             Some(key) => {
@@ -121,35 +158,34 @@ impl Proxies {
                 }
                 key
             }
-            None => {
-                let number = (1..).find(|number| !numbers.contains(number)).unwrap_or(1);
-                self.add(hello.proxy, hello.is_new_process, peer, number)
-            }
+            None => self.add(hello.proxy, hello.is_new_process, peer),
         };
         self.streams.insert(stream, key);
-        if let Some(connected) = self.proxies.get_mut(&key) {
-            connected.streams.insert(stream, added);
-        }
+        self.change_streams(key, |streams| drop(streams.insert(stream, added)));
         key
     }
 
-    /// Live proxies with that node id.
-    fn namesakes(&self, node_id: &str) -> impl Iterator<Item = (ProxyKey, &Connected)> {
-        let keys = self.by_node_id.get(node_id).into_iter().flatten();
-        keys.filter_map(|key| Some((*key, self.proxies.get(key)?)))
+    /// Changes the streams of a proxy, and with them its place among its namesakes.
+    fn change_streams(&mut self, key: ProxyKey, change: impl FnOnce(&mut BTreeMap<StreamId, ProxyStream>)) {
+        let Some(connected) = self.proxies.get_mut(&key) else { return };
+        let Some(namesakes) = self.by_node_id.get_mut(&connected.proxy.node_id) else { return };
+        namesakes.leave(key, connected.peer, connected.services());
+        change(&mut connected.streams);
+        namesakes.enter(key, connected.peer, connected.services());
     }
 
-    fn add(&mut self, proxy: Proxy, is_new_process: bool, peer: Option<IpAddr>, number: usize) -> ProxyKey {
+    fn add(&mut self, proxy: Proxy, is_new_process: bool, peer: Option<IpAddr>) -> ProxyKey {
         self.next_key += 1;
         let key = ProxyKey(self.next_key);
+        let number = self.by_node_id.entry(proxy.node_id.clone()).or_default().take_number();
         let id = match number {
             1 => proxy.node_id.clone(),
-            _ => {
-                tracing::warn!(node = proxy.node_id, number, "another live proxy has the same node id");
-                format!("{}#{number}", proxy.node_id)
-            }
+            _ => format!("{}#{number}", proxy.node_id),
         };
-        self.by_node_id.entry(proxy.node_id.clone()).or_default().insert(key);
+        // A fleet that shares one id is told of now and then, not once per proxy.
+        if number > 1 && number.is_power_of_two() {
+            tracing::warn!(node = proxy.node_id, number, "live proxies have the same node id");
+        }
         self.by_namespace.entry(proxy.namespace.clone()).or_default().insert(key);
         for label in &proxy.labels {
             self.by_label.entry((label.0.clone(), label.1.clone())).or_default().insert(key);
@@ -174,13 +210,18 @@ impl Proxies {
     /// Removes a stream, and its proxy with the last one, which is returned.
     pub fn disconnect(&mut self, stream: StreamId) -> Option<Connected> {
         let key = self.streams.remove(&stream)?;
-        let connected = self.proxies.get_mut(&key)?;
-        connected.streams.remove(&stream);
-        if !connected.streams.is_empty() {
+        self.change_streams(key, |streams| drop(streams.remove(&stream)));
+        if !self.proxies.get(&key)?.streams.is_empty() {
             return None;
         }
         let connected = self.proxies.remove(&key)?;
-        leave(&mut self.by_node_id, &connected.proxy.node_id, key);
+        if let Some(namesakes) = self.by_node_id.get_mut(&connected.proxy.node_id) {
+            namesakes.leave(key, connected.peer, connected.services());
+            namesakes.free.insert(connected.number);
+            if namesakes.alike.is_empty() {
+                self.by_node_id.remove(&connected.proxy.node_id);
+            }
+        }
         leave(&mut self.by_namespace, &connected.proxy.namespace, key);
         for (label, value) in &connected.proxy.labels {
             leave(&mut self.by_label, &(label.clone(), value.clone()), key);
@@ -221,6 +262,10 @@ impl Connected {
     pub fn regroup(&mut self) {
         self.progress.tell(&mut self.facts);
         self.group = Arc::new(GroupKey::of(&self.proxy, &self.facts));
+    }
+
+    fn services(&self) -> BTreeSet<Service> {
+        self.streams.values().map(|stream| stream.service).collect()
     }
 
     /// Serves this snapshot from now on; streams that are behind will see only the latest.

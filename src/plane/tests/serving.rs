@@ -162,3 +162,19 @@ async fn a_problem_that_comes_back_is_told_again() {
     world.settle();
     assert_eq!(told(&world), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_fleet_that_shares_one_node_id_connects_and_leaves_in_linear_time() {
+    let mut world = World::new();
+    world.settle();
+    // With a look at every other for each, this takes a minute.
+    let streams: Vec<_> = (0..4_000).map(|_| world.connect("envoy", &[], false)).collect();
+    let ids = |world: &World| world.reconciler.proxies.iter().map(|(_, it)| it.id.clone()).collect::<Vec<_>>();
+    assert_eq!(ids(&world).last().unwrap(), "envoy#4000");
+    for (stream, _) in &streams[..3_999] {
+        world.reconciler.on_report(Report::Gone(*stream));
+    }
+    assert_eq!(ids(&world), ["envoy#4000"]);
+    let _again = world.connect("envoy", &[], false);
+    assert_eq!(ids(&world), ["envoy#4000", "envoy"]);
+}
