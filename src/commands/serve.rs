@@ -26,7 +26,8 @@ pub struct Args {
     /// Admin API, /livez, /readyz and /metrics.
     #[arg(long, value_name = "ADDRESS", env = "WASMPLANE_ADMIN_LISTEN", default_value = "127.0.0.1:18002")]
     admin_listen: SocketAddr,
-    /// Module store and memory. [default: $XDG_STATE_HOME/wasmplane, as root /var/lib/wasmplane]
+    /// Module store and memory, one control plane per folder. [default: $XDG_STATE_HOME/wasmplane,
+    /// else as root /var/lib/wasmplane, else ~/.local/state/wasmplane]
     #[arg(long, value_name = "PATH", env = "WASMPLANE_DATA_DIR")]
     data_dir: Option<PathBuf>,
     /// Folder in which file:// modules are read by the control plane itself, and watched. Repeatable.
@@ -114,17 +115,17 @@ impl Args {
     }
 }
 
-/// `$XDG_STATE_HOME/wasmplane`, by default `~/.local/state/wasmplane`; as root `/var/lib/wasmplane`.
+/// `$XDG_STATE_HOME/wasmplane` where that is said, as the XDG specification has it an absolute path. Else as root, and
+/// for those without a home, `/var/lib/wasmplane`; for others `~/.local/state/wasmplane`.
 fn default_data_dir() -> PathBuf {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let home = set("HOME");
-    if let Some(state) = set("XDG_STATE_HOME") {
-        return state.join("wasmplane");
-    }
-    match home {
-        Some(home) if home != std::path::Path::new("/root") => home.join(".local/state/wasmplane"),
-        _ => PathBuf::from("/var/lib/wasmplane"),
-    }
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let is_root = rustix::process::geteuid().is_root();
+    data_dir_of(absolute("XDG_STATE_HOME"), absolute("HOME"), is_root)
+}
+
+fn data_dir_of(state: Option<PathBuf>, home: Option<PathBuf>, is_root: bool) -> PathBuf {
+    let of_home = home.filter(|_| !is_root).map(|home| home.join(".local/state"));
+    state.or(of_home).unwrap_or_else(|| PathBuf::from("/var/lib")).join("wasmplane")
 }
 
 /// The first SIGINT or SIGTERM drains; a second one ends the process at once.
@@ -147,6 +148,24 @@ async fn signal() {
         Err(error) => {
             tracing::warn!(%error, "SIGTERM is not listened for");
             let _ = interrupted.await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_keeps_its_data_in_var_lib_whatever_its_home_is_called() {
+        let folder = |state: Option<&str>, home: Option<&str>, is_root| {
+            data_dir_of(state.map(PathBuf::from), home.map(PathBuf::from), is_root).display().to_string()
+        };
+        assert_eq!(folder(None, Some("/var/root"), true), "/var/lib/wasmplane");
+        assert_eq!(folder(None, Some("/root"), false), "/root/.local/state/wasmplane");
+        assert_eq!(folder(None, None, false), "/var/lib/wasmplane");
+        for is_root in [false, true] {
+            assert_eq!(folder(Some("/state"), Some("/home/me"), is_root), "/state/wasmplane");
         }
     }
 }

@@ -7,6 +7,7 @@ mod diff;
 mod explain;
 mod fleet;
 mod keepsakes;
+mod lock;
 mod memory;
 mod messages;
 mod metrics;
@@ -66,12 +67,13 @@ pub struct Settings {
     pub max_connection_age: Option<Duration>,
 }
 
-/// Runs until `shutdown`. An error means that it could not start, as an address is taken or a certificate will not do, or
-/// that a part of it ended.
+/// Runs until `shutdown`. An error means that it could not start, as an address or the data folder is taken or a
+/// certificate will not do, or that a part of it ended.
 pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Result<()> {
     let tls = settings.tls.map(xds::Tls::open).transpose()?;
     let xds_listener = listen("xds", settings.xds_listen)?;
     let admin_listener = listen("admin", settings.admin_listen)?;
+    let _lock = lock::lock(&settings.data_dir)?;
 
     let (scribe, writer) = scribe::scribe();
     let (memory, last_good) = memory::Memory::open(&settings.data_dir, &scribe);

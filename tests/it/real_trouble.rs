@@ -122,3 +122,13 @@ async fn a_port_that_is_taken_ends_serve_with_one_clear_error() {
     assert_eq!(errors.len(), 1, "{printed:?}");
     assert!(errors[0].contains("--xds-listen") && errors[0].contains(&address.to_string()), "{printed:?}");
 }
+
+#[tokio::test]
+async fn a_second_control_plane_on_one_data_folder_is_refused_and_the_first_goes_on() {
+    let scene = Scene::start().await;
+    let mut second = ControlPlane::new().data_dir(&scene.control.data());
+    let printed = second.start_in_vain().await;
+    let words = format!("--data-dir {}: another wasmplane runs on this folder", scene.control.data().display());
+    assert!(printed.stderr.contains(&words), "{printed:?}");
+    assert_eq!(scene.control.admin_get("/livez").await.unwrap().status, 200);
+}
