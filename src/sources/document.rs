@@ -6,11 +6,9 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use jiff::Timestamp;
-
 use super::annotations::{self, Subject};
-use super::fields::{Field, Object};
-use super::names::{is_dns_label, is_dns_subdomain};
+use super::fields::Field;
+use super::metadata::{self, Metadata};
 use super::report::Report;
 use super::yaml::{Key, Node, Place, Value};
 use super::{Finding, proxy_template, traffic_extension, wasm_plugin};
@@ -206,71 +204,15 @@ fn proxy_template(document: &Node, mut report: Report<'_>) -> Declaration {
     Declaration::new(document, Some(Identity::Template(id)), content, report)
 }
 
-pub(super) struct Metadata<'n> {
-    pub namespace: &'n str,
-    pub name: &'n str,
-    pub created: Option<Timestamp>,
-    pub annotations: Option<Object<'n>>,
-}
-
 /// Metadata and `spec`. `None` where the document does not say who it is.
 fn envelope<'n>(document: &'n Node, kind: &str, report: &mut Report<'_>) -> Option<(Metadata<'n>, Option<Field<'n>>)> {
     report.name(kind.to_owned(), None);
     let root = Field { path: String::new(), node: document };
     let root = root.object(&["apiVersion", "kind", "metadata", "spec", "status"], report)?;
     let spec = root.required("spec", report);
-    let metadata = metadata(&root, report)?;
+    let metadata = metadata::read(&root, report)?;
     report.name(format!("{kind} {}/{}", metadata.namespace, metadata.name), None);
     Some((metadata, spec))
-}
-
-/// What Kubernetes itself puts there.
-const METADATA: [&str; 17] = [
-    "name",
-    "namespace",
-    "labels",
-    "annotations",
-    "creationTimestamp",
-    "generateName",
-    "uid",
-    "resourceVersion",
-    "generation",
-    "managedFields",
-    "ownerReferences",
-    "finalizers",
-    "deletionTimestamp",
-    "deletionGracePeriodSeconds",
-    "selfLink",
-    "clusterName",
-    "initializers",
-];
-
-fn metadata<'n>(root: &Object<'n>, report: &mut Report<'_>) -> Option<Metadata<'n>> {
-    let metadata = root.required("metadata", report)?.object(&METADATA, report)?;
-    let name = metadata.required("name", report).and_then(|name| name.text(report).map(|text| (name, text)));
-    let namespace = metadata.get("namespace");
-    let namespace_text = namespace.as_ref().map_or(Some("default"), |namespace| namespace.text(report));
-    for key in ["labels", "annotations"] {
-        metadata.get(key).and_then(|field| field.text_map(report));
-    }
-    let annotations = metadata.get("annotations").and_then(|field| field.as_object());
-    let created = metadata.get("creationTimestamp").and_then(|field| timestamp(&field, report));
-    let ((name_field, name), namespace_text) = (name?, namespace_text?);
-    if !is_dns_subdomain(name) {
-        report.fault(&name_field.path, format!("\"{name}\" is no DNS subdomain (a-z, 0-9, \"-\" and \".\")"));
-        return None;
-    }
-    if !is_dns_label(namespace_text) {
-        report.fault("metadata.namespace", format!("\"{namespace_text}\" is no DNS label (a-z, 0-9 and \"-\")"));
-        return None;
-    }
-    Some(Metadata { namespace: namespace_text, name, created, annotations })
-}
-
-fn timestamp(field: &Field<'_>, report: &mut Report<'_>) -> Option<Timestamp> {
-    let text = field.text(report)?;
-    let wrong = |_| report.fault(&field.path, format!("\"{text}\" is no time, such as 2026-01-31T12:00:00Z"));
-    text.parse().map_err(wrong).ok()
 }
 
 /// The fields that the cross check speaks of.

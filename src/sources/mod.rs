@@ -32,6 +32,7 @@ mod memory;
 #[cfg(test)]
 mod memory_tests;
 mod merge;
+mod metadata;
 mod module_url;
 mod names;
 mod native;

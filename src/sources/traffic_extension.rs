@@ -1,8 +1,8 @@
 //! The `spec` of a TrafficExtension, turned into a [`Plugin`] (Istio: R1.3 to R1.9): a module or a script.
 
 use super::annotations::{self, Annotations, Subject};
-use super::document::Metadata;
 use super::fields::{Field, Object};
+use super::metadata::Metadata;
 use super::report::Report;
 use super::workload::target;
 use super::{traffic, wasm_block};

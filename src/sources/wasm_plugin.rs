@@ -3,8 +3,8 @@
 //! One validator for what Istio spreads over CRD, CEL rules and webhook: what any of them refuses is refused.
 
 use super::annotations::{self, Subject};
-use super::document::Metadata;
 use super::fields::Field;
+use super::metadata::Metadata;
 use super::report::Report;
 use super::workload::target;
 use super::{traffic, wasm_block};
