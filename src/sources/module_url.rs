@@ -2,9 +2,12 @@
 //!
 //! Stricter than Istio where a URL could never work: what Istio admits and later drops is refused here.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
-use crate::model::ModuleLocation;
+use super::fields::shown_text;
+use super::names::is_host_name;
+use crate::model::{Digest, ModuleLocation};
 use crate::protobuf::did_you_mean;
 
 const SCHEMES: [&str; 4] = ["oci", "http", "https", "file"];
@@ -32,7 +35,8 @@ fn with_scheme(scheme: &str, rest: &str) -> Result<ModuleLocation, String> {
     match scheme {
         "oci" => image(rest),
         "http" | "https" => http(&format!("{scheme}://{rest}")),
-        "file" if rest.starts_with('/') => Ok(ModuleLocation::File(PathBuf::from(rest))),
+        "file" if rest.ends_with('/') => Err("url names no file, such as file:///opt/plugin.wasm".to_owned()),
+        "file" if rest.starts_with('/') => check_escapes(rest).map(|()| ModuleLocation::File(PathBuf::from(rest))),
         "file" => Err(format!("a file url needs an absolute path, such as file:///{rest}")),
         _ => {
             let suggestion = did_you_mean(scheme, SCHEMES);
@@ -58,7 +62,7 @@ fn without_scheme(url: &str) -> Result<ModuleLocation, String> {
     ))
 }
 
-/// `host[:port]/path[:tag][@digest]`; whether the registry knows it is another room's question.
+/// `host[:port]/path[:tag][@digest]`; whether a registry can have it is asked by [`doubt`].
 fn image(reference: &str) -> Result<ModuleLocation, String> {
     let is_allowed = |c: char| c.is_ascii_alphanumeric() || "._-/:@+[]".contains(c);
     if let Some(odd) = reference.chars().find(|c| !is_allowed(*c)) {
@@ -68,9 +72,8 @@ fn image(reference: &str) -> Result<ModuleLocation, String> {
     if host.is_empty() || reference.ends_with('/') {
         return Err("url names no image, such as oci://registry.example.com/plugin:v1".to_owned());
     }
-    let has_path = reference.contains('/');
-    // Without a path, what follows the colon is a tag; within brackets it is part of an address.
-    if let Some((_, port)) = host.rsplit_once(':').filter(|(_, port)| has_path && !port.contains(']'))
+    if let (_, Some(port)) = port(host)
+        && reference.contains('/')
         && !matches!(port.parse::<u16>(), Ok(1..))
     {
         return Err(format!("\"{port}\" is no port"));
@@ -78,9 +81,96 @@ fn image(reference: &str) -> Result<ModuleLocation, String> {
     Ok(ModuleLocation::Oci(reference.to_owned()))
 }
 
+/// A host, and what follows its colon; within brackets a colon is part of an address.
+fn port(host: &str) -> (&str, Option<&str>) {
+    match host.rsplit_once(':').filter(|(_, port)| !port.contains(']')) {
+        Some((name, port)) => (name, Some(port)),
+        None => (host, None),
+    }
+}
+
+/// What no registry can have, though Istio takes it: the pull would fail. The scheme is not part of `reference`.
+pub(super) fn doubt(reference: &str) -> Option<String> {
+    let (name, digest) = match reference.split_once('@') {
+        Some((name, digest)) => (name, Some(digest)),
+        None => (reference, None),
+    };
+    let is_digest = |text: &&str| text.strip_prefix("sha256:").is_some_and(|hex| hex.parse::<Digest>().is_ok());
+    if let Some(digest) = digest.filter(|digest| !is_digest(digest)) {
+        return Some(format!("{} is no digest: sha256: and 64 characters of 0-9 and a-f", shown_text(digest)));
+    }
+    let (host, path) = match name.split_once('/') {
+        Some((host, path)) if is_registry(host) => (Some(host), path),
+        _ => (None, name),
+    };
+    let (path, tag) = match path.split_once(':') {
+        Some((path, tag)) => (path, Some(tag)),
+        None => (path, None),
+    };
+    let tag = tag.filter(|tag| !is_tag(tag));
+    let tag =
+        tag.map(|tag| format!("{} is no tag: 1 to 128 of letters, digits, \"_\", \".\" and \"-\"", shown_text(tag)));
+    host.and_then(no_host).or_else(|| no_path(path)).or(tag)
+}
+
+/// Whether what stands before the first slash is a registry, and not the first part of a name at the default one.
+fn is_registry(first: &str) -> bool {
+    first.contains(['.', ':']) || first == "localhost"
+}
+
+fn no_host(host: &str) -> Option<String> {
+    let (name, _) = port(host);
+    let address = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let is_host = match address {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => is_host_name(name) || name.parse::<Ipv4Addr>().is_ok(),
+    };
+    (!is_host).then(|| format!("{} is no host", shown_text(name)))
+}
+
+fn no_path(path: &str) -> Option<String> {
+    let is_allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_' | '-');
+    let is_alphanumeric = |c: char| c.is_ascii_alphanumeric();
+    if path.contains(|c: char| c.is_ascii_uppercase()) {
+        return Some(format!("an image's name has no capitals: write {}", shown_text(&path.to_ascii_lowercase())));
+    }
+    let is_sound = |part: &str| {
+        part.chars().all(is_allowed) && part.starts_with(is_alphanumeric) && part.ends_with(is_alphanumeric)
+    };
+    let part = path.split('/').find(|part| !is_sound(part))?;
+    Some(format!("{} cannot be a part of an image's name", shown_text(part)))
+}
+
+fn is_tag(text: &str) -> bool {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
+    (1..=128).contains(&text.len()) && text.bytes().all(is_allowed)
+}
+
 fn http(url: &str) -> Result<ModuleLocation, String> {
-    url::Url::parse(url).map_err(|error| format!("url cannot be parsed: {error}"))?;
-    Ok(ModuleLocation::Http(url.to_owned()))
+    check_escapes(url)?;
+    let parsed = url::Url::parse(url).map_err(|error| format!("url cannot be parsed: {error}"))?;
+    // The parser looks for a host behind any number of slashes.
+    let is_nameless = url.split_once("://").is_some_and(|(_, rest)| rest.starts_with(['/', '?', '#', '\\']));
+    if is_nameless || parsed.host().is_none() {
+        return Err("url names no host".to_owned());
+    }
+    match parsed.port() {
+        Some(0) => Err("\"0\" is no port".to_owned()),
+        _ => Ok(ModuleLocation::Http(url.to_owned())),
+    }
+}
+
+/// Istio reads a path as Go does, which knows no lone percent sign.
+fn check_escapes(url: &str) -> Result<(), String> {
+    let path = url.split('?').next().unwrap_or(url);
+    let is_escape = |rest: &str| rest.len() >= 2 && rest.bytes().take(2).all(|byte| byte.is_ascii_hexdigit());
+    match path.match_indices('%').find(|(at, _)| !is_escape(&path[at + 1..])) {
+        Some((at, _)) => {
+            let shown: String = path[at..].chars().take(3).collect();
+            Err(format!("url cannot be parsed: {shown:?} is no percent escape, write %25 for the sign itself"))
+        }
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -93,9 +183,11 @@ mod tests {
 
     #[test]
     fn a_url_without_scheme_is_an_image() {
-        for image in ["test", "ghcr.io/a/b:v1", "xn--a.b/c", "ghcr.io/a/b@sha256:aa"] {
+        for image in ["test", "ghcr.io/a/b:v1", "xn--a.b/c", "library/a_b.c-d", "GHCR.io/a"] {
             assert_eq!(parse(image), Ok(ModuleLocation::Oci(image.into())));
         }
+        let pinned = format!("ghcr.io/a/b:v1@sha256:{}", "a".repeat(64));
+        assert_eq!(parse(&pinned), Ok(ModuleLocation::Oci(pinned)));
         assert_eq!(parse("OCI://r:5000/a"), Ok(ModuleLocation::Oci("r:5000/a".into())));
         assert_eq!(parse("oci://[::1]:5000/a"), Ok(ModuleLocation::Oci("[::1]:5000/a".into())));
     }
@@ -105,6 +197,28 @@ mod tests {
         assert_eq!(parse("HTTP://r/a"), Ok(ModuleLocation::Http("http://r/a".into())));
         assert_eq!(parse("https://h:1/a.wasm?x=y"), Ok(ModuleLocation::Http("https://h:1/a.wasm?x=y".into())));
         assert_eq!(parse("file:///opt/a.wasm"), Ok(ModuleLocation::File("/opt/a.wasm".into())));
+    }
+
+    #[test]
+    fn an_image_that_no_registry_can_have_is_doubted_and_all_others_are_not() {
+        let pinned = format!("ghcr.io/a/b:v1@sha256:{}", "a".repeat(64));
+        for image in
+            ["test", "GHCR.io/a/b_c.d-e:V1", "r:5000/a", "10.0.0.1:5000/a", "[::1]:5000/a", "Local.host/a", &pinned]
+        {
+            assert_eq!(doubt(image), None, "{image}");
+        }
+        for (image, wanted) in [
+            ("r.io/Org/a:v1", "an image's name has no capitals: write \"org/a\""),
+            ("Org/a", "an image's name has no capitals: write \"org/a\""),
+            ("r.io/a:", "\"\" is no tag: 1 to 128 of letters, digits, \"_\", \".\" and \"-\""),
+            ("r.io/a:v1:v2", "\"v1:v2\" is no tag: 1 to 128 of letters, digits, \"_\", \".\" and \"-\""),
+            ("a@sha256:aa", "\"sha256:aa\" is no digest: sha256: and 64 characters of 0-9 and a-f"),
+            ("r.io//a", "\"\" cannot be a part of an image's name"),
+            ("r..io/a", "\"r..io\" is no host"),
+            ("[::x]:5000/a", "\"[::x]\" is no host"),
+        ] {
+            assert_eq!(doubt(image).as_deref(), Some(wanted), "{image}");
+        }
     }
 
     #[test]
@@ -132,12 +246,22 @@ mod tests {
             "oci://r/a?x=y#z",
             "r/a:v1?x#y",
             "oci://r:99999/a",
+            "oci://u:p@r.io/a",
             "http://",
+            "http:///a.wasm",
+            "http://h:0/a",
+            "http://h/a%zz",
+            "file:///a%2",
+            "file:///opt/",
         ];
         for url in urls {
             assert!(parse(url).is_err(), "{url}");
         }
         assert!(reason("htp://h/a").contains("did you mean \"http\"?"), "{}", reason("htp://h/a"));
         assert!(reason("oci:r/a").ends_with("write oci://r/a"));
+        assert_eq!(
+            reason("http://h/50%.wasm"),
+            "url cannot be parsed: \"%.w\" is no percent escape, write %25 for the sign itself"
+        );
     }
 }

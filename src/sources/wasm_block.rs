@@ -111,7 +111,13 @@ fn module(id: &PluginId, spec: &Object<'_>, report: &mut Report<'_>) -> Option<M
 
 fn location(field: &Field<'_>, report: &mut Report<'_>) -> Option<ModuleLocation> {
     let text = field.text(report)?;
-    module_url::parse(text).map_err(|reason| report.fault(&field.path, reason)).ok()
+    let location = module_url::parse(text).map_err(|reason| report.fault(&field.path, reason)).ok()?;
+    if let ModuleLocation::Oci(reference) = &location
+        && let Some(doubt) = module_url::doubt(reference)
+    {
+        report.warn(&field.path, format!("no registry can have this image: {doubt}"));
+    }
+    Some(location)
 }
 
 fn sha256(field: &Field<'_>, report: &mut Report<'_>) -> Option<Option<Digest>> {
