@@ -188,9 +188,13 @@ fn plugin(document: &Node, kind: PluginKind, read: Reader, mut report: Report<'_
         return Declaration::new(document, None, None, report);
     };
     let id = PluginId::new(kind, metadata.namespace, metadata.name);
-    report.name(format!("{} {}/{}", kind.kind(), id.namespace, id.name), Some(id.clone()));
+    if metadata.is_sound {
+        report.name(format!("{} {}/{}", kind.kind(), id.namespace, id.name), Some(id.clone()));
+    }
     let plugin = spec.and_then(|spec| read(&id, &metadata, &spec, &mut report));
-    Declaration::new(document, Some(Identity::Plugin(id)), plugin.map(|plugin| Content::Plugin(plugin.into())), report)
+    let content = plugin.map(|plugin| Content::Plugin(plugin.into()));
+    let identity = metadata.is_sound.then_some(Identity::Plugin(id));
+    Declaration::new(document, identity, content, report)
 }
 
 fn proxy_template(document: &Node, mut report: Report<'_>) -> Declaration {
@@ -201,17 +205,20 @@ fn proxy_template(document: &Node, mut report: Report<'_>) -> Declaration {
     annotations::read(metadata.annotations.as_ref(), Subject::ProxyTemplate, &mut report);
     let template = spec.and_then(|spec| proxy_template::read(&id, metadata.created, &spec, &mut report));
     let content = template.map(|template| Content::Template(template.into()));
-    Declaration::new(document, Some(Identity::Template(id)), content, report)
+    let identity = metadata.is_sound.then_some(Identity::Template(id));
+    Declaration::new(document, identity, content, report)
 }
 
-/// Metadata and `spec`. `None` where the document does not say who it is.
+/// Metadata and `spec`. `None` where the document is no object.
 fn envelope<'n>(document: &'n Node, kind: &str, report: &mut Report<'_>) -> Option<(Metadata<'n>, Option<Field<'n>>)> {
     report.name(kind.to_owned(), None);
     let root = Field { path: String::new(), node: document };
     let root = root.object(&["apiVersion", "kind", "metadata", "spec", "status"], report)?;
     let spec = root.required("spec", report);
-    let metadata = metadata::read(&root, report)?;
-    report.name(format!("{kind} {}/{}", metadata.namespace, metadata.name), None);
+    let metadata = metadata::read(&root, report);
+    let is_told = !metadata.name.is_empty();
+    report
+        .name(if is_told { format!("{kind} {}/{}", metadata.namespace, metadata.name) } else { kind.to_owned() }, None);
     Some((metadata, spec))
 }
 

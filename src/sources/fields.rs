@@ -127,12 +127,24 @@ impl<'n> Field<'n> {
     /// Text of so many characters; more bytes than `length` ends with are refused too, as one layer of Istio's
     /// validation counts the ones and the other one the others.
     pub(super) fn text_of(&self, length: RangeInclusive<usize>, report: &mut Report<'_>) -> Option<&'n str> {
+        let end = *length.end();
+        let text = self.characters(length.clone(), report)?;
+        if text.len() > end {
+            report.fault(&self.path, format!("must have at most {end} bytes, has {}", text.len()));
+            return None;
+        }
+        Some(text)
+    }
+
+    /// Text of so many characters, of whatever bytes.
+    pub(super) fn characters(&self, length: RangeInclusive<usize>, report: &mut Report<'_>) -> Option<&'n str> {
         let text = self.text(report)?;
-        if length.contains(&text.chars().count()) && text.len() <= *length.end() {
+        let count = text.chars().count();
+        if length.contains(&count) {
             return Some(text);
         }
         let (start, end) = length.into_inner();
-        report.fault(&self.path, format!("must have {start} to {end} characters, has {} bytes", text.len()));
+        report.fault(&self.path, format!("must have {start} to {end} characters, has {count}"));
         None
     }
 

@@ -269,10 +269,10 @@ mod tests {
         let found = of("{name: A_b}");
         assert_eq!(
             told(&found.faults),
-            [(3, "metadata.name", "\"A_b\" is no DNS subdomain (a-z, 0-9, \"-\" and \".\")")]
+            [(3, "metadata.name", "\"A_b\" is no DNS subdomain (a-z, 0-9, \"-\" and \".\", at most 253)")]
         );
         let found = of("{name: a, namespace: b.c, creationTimestamp: yesterday, lables: {}}");
         let fields: Vec<_> = found.faults.iter().map(|fault| fault.field.as_str()).collect();
-        assert_eq!(fields, ["metadata.lables", "metadata.creationTimestamp", "metadata.namespace"]);
+        assert_eq!(fields, ["metadata.lables", "metadata.namespace", "metadata.creationTimestamp"]);
     }
 }

@@ -86,7 +86,7 @@ fn reference(field: &Field<'_>, report: &mut Report<'_>) -> Option<TargetReferen
         None => Some(""),
     };
     let kind = object.required("kind", report).and_then(|kind| kind.text_of(1..=63, report));
-    let name = object.required("name", report).and_then(|name| name.text_of(1..=253, report));
+    let name = object.required("name", report).and_then(|name| name.characters(1..=253, report));
     if let Some(namespace) = object.get("namespace")
         && namespace.text(report).is_some_and(|text| !text.is_empty())
     {
