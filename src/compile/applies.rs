@@ -4,10 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::{Plugin, ProxyTemplate, TargetReference, WorkloadTarget};
-
-/// Its presence makes a proxy a Gateway of the Gateway API; its value is the Gateway's name (Istio: R2.4).
-pub(super) const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
+use crate::model::{GATEWAY_NAME, Plugin, ProxyTemplate, TargetReference, WorkloadTarget};
 
 /// Why a plugin does not apply to a proxy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -9,8 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::Workload;
-use super::applies::GATEWAY_NAME;
-use crate::model::{Plugin, ProxyTemplate, WorkloadTarget};
+use crate::model::{GATEWAY_NAME, Plugin, ProxyTemplate, WorkloadTarget};
 
 /// More are left out, and the caller says so.
 pub const MAX_WORKLOADS: usize = 2_000;

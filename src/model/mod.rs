@@ -9,13 +9,13 @@ mod proxy;
 mod revision;
 mod template;
 
-pub use module::{Code, Digest, InvalidDigest, Module, ModuleLocation, ModuleRef, ModuleState, PullPolicy};
+pub use module::{Code, Digest, InvalidDigest, Module, ModuleLocation, ModuleRef, ModuleState, PullPolicy, shown_url};
 pub use plugin::{
     EnvVar, EnvVarSource, FailStrategy, InvalidPluginId, LuaProgram, Plugin, PluginId, PluginKind, PluginType,
     Position, Program, ReloadBackoff, TargetReference, TrafficMatch, WasmOptions, WasmProgram, WorkloadMode,
     WorkloadTarget,
 };
-pub use proxy::{Capabilities, EnvoyVersion, Proxy, ProxyFacts, Selector};
+pub use proxy::{Capabilities, EnvoyVersion, GATEWAY_NAME, Proxy, ProxyFacts, Selector};
 pub use revision::{PluginEntry, PluginRevision, Revision};
 pub use template::{
     Direction, ForwardTo, Host, ListenerProtocol, ListenerSpec, NativeKind, NativeResource, ProxyTemplate, TemplateId,

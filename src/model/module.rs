@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use url::Url;
 
 use super::EnvoyVersion;
 
@@ -76,8 +77,8 @@ impl TryFrom<String> for Digest {
     }
 }
 
-/// `spec.url`, taken apart.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+/// `spec.url`, taken apart. Printed without the secrets that a URL may hold.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum ModuleLocation {
     /// `oci://…`, or no scheme: the reference without its scheme.
     Oci(String),
@@ -87,14 +88,49 @@ pub enum ModuleLocation {
     File(PathBuf),
 }
 
+impl ModuleLocation {
+    /// All of it, secrets too: what tells two locations apart. Not for logs or status.
+    pub fn whole(&self) -> String {
+        match self {
+            Self::Oci(reference) => format!("oci://{reference}"),
+            Self::Http(url) => url.clone(),
+            Self::File(path) => format!("file://{}", path.display()),
+        }
+    }
+}
+
 impl fmt::Display for ModuleLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Oci(reference) => write!(f, "oci://{reference}"),
-            Self::Http(url) => f.write_str(url),
-            Self::File(path) => write!(f, "file://{}", path.display()),
+            Self::Http(url) => f.write_str(&shown_url(url)),
+            Self::Oci(_) | Self::File(_) => f.write_str(&self.whole()),
         }
     }
+}
+
+impl fmt::Debug for ModuleLocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The URL as logs and status may show it: without user, password, query and fragment, which may hold secrets.
+pub fn shown_url(url: &str) -> String {
+    const REDACTED: &str = "redacted";
+    let Ok(mut parsed) = Url::parse(url) else { return REDACTED.to_owned() };
+    let has_user = !parsed.username().is_empty() || parsed.password().is_some();
+    if !has_user && parsed.query().is_none() && parsed.fragment().is_none() {
+        return url.to_owned();
+    }
+    if has_user {
+        // A token may stand in either place. Only a URL without host refuses this, and it has neither.
+        let _no_host = parsed.set_password(None).and_then(|()| parsed.set_username(REDACTED));
+    }
+    if parsed.query().is_some() {
+        parsed.set_query(Some(REDACTED));
+    }
+    parsed.set_fragment(None);
+    parsed.into()
 }
 
 /// `spec.imagePullPolicy`.
@@ -166,4 +202,23 @@ pub enum ModuleState {
     Failed {
         reason: String,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_password_and_the_token_of_a_url_are_seen_in_no_status_and_no_log() {
+        for (url, wanted) in [
+            ("http://modules.test/a.wasm", "http://modules.test/a.wasm"),
+            ("https://me:pass@modules.test/a.wasm", "https://redacted@modules.test/a.wasm"),
+            ("https://token@modules.test/a.wasm", "https://redacted@modules.test/a.wasm"),
+            ("https://modules.test/a.wasm?sig=token#secret", "https://modules.test/a.wasm?redacted"),
+        ] {
+            let location = ModuleLocation::Http(url.to_owned());
+            assert_eq!((location.to_string().as_str(), format!("{location:?}").as_str()), (wanted, wanted));
+            assert_eq!(location.whole(), url);
+        }
+    }
 }

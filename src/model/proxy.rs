@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{PluginId, Revision};
 
+/// The label whose presence makes a proxy a Gateway of the Gateway API; its value is the Gateway's name (Istio: R2.4).
+pub const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
+
 /// Labels that a proxy must carry, each with the same value.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Selector(pub BTreeMap<String, String>);

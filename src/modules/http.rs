@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::{Client, Response, redirect};
-use url::Url;
 
 use super::error::FetchError;
+use crate::model::shown_url;
 
 /// What one fetch may take.
 #[derive(Clone, Copy, Debug)]
@@ -52,24 +52,24 @@ impl Http {
         match tokio::time::timeout(self.limits.overall, self.get_unhurried(url)).await {
             Ok(result) => result,
             Err(_) => Err(FetchError::Transport {
-                url: shown(url),
+                url: shown_url(url),
                 cause: format!("not finished after {} s", self.limits.overall.as_secs()),
             }),
         }
     }
 
     async fn get_unhurried(&self, url: &str) -> Result<Bytes, FetchError> {
-        let failed = |error| FetchError::Transport { url: shown(url), cause: cause(error) };
+        let failed = |error| FetchError::Transport { url: shown_url(url), cause: cause(error) };
         let response = self.client.get(url).send().await.map_err(failed)?;
         if response.status() != http::StatusCode::OK {
-            return Err(FetchError::Status { url: shown(url), status: response.status() });
+            return Err(FetchError::Status { url: shown_url(url), status: response.status() });
         }
         self.body(response, url).await
     }
 
     async fn body(&self, mut response: Response, url: &str) -> Result<Bytes, FetchError> {
-        let failed = |error| FetchError::Transport { url: shown(url), cause: cause(error) };
-        let refused = || FetchError::TooLarge { location: format!("GET {}", shown(url)), limit: self.limits.size };
+        let failed = |error| FetchError::Transport { url: shown_url(url), cause: cause(error) };
+        let refused = || FetchError::TooLarge { location: format!("GET {}", shown_url(url)), limit: self.limits.size };
         if response.content_length().is_some_and(|announced| announced > self.limits.size) {
             return Err(refused());
         }
@@ -121,20 +121,6 @@ fn cause(error: reqwest::Error) -> String {
     } else {
         root.to_string()
     }
-}
-
-/// The URL as logs and status may show it: without password and query, which may hold secrets.
-pub fn shown(url: &str) -> String {
-    let Ok(mut url) = Url::parse(url) else {
-        return url.to_owned();
-    };
-    if url.password().is_some() {
-        let _only_fails_without_host = url.set_password(Some("redacted"));
-    }
-    if url.query().is_some() {
-        url.set_query(Some("redacted"));
-    }
-    url.into()
 }
 
 #[cfg(test)]

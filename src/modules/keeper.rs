@@ -11,7 +11,6 @@ use bytes::Bytes;
 use super::Room;
 use super::error::FetchError;
 use super::folders::{Place, read_below};
-use super::http::shown;
 use super::library::Checked;
 use super::pace::Backoff;
 use super::stats::FetchResult;
@@ -147,9 +146,6 @@ impl Keeper {
 
     /// For logs.
     fn name(&self) -> String {
-        match &self.reference.location {
-            ModuleLocation::Http(url) => shown(url),
-            other => other.to_string(),
-        }
+        self.reference.location.to_string()
     }
 }

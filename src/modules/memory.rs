@@ -38,13 +38,13 @@ impl Memory {
     }
 
     pub fn get(&self, location: &ModuleLocation) -> Option<Digest> {
-        self.digests.lock().unwrap_or_else(PoisonError::into_inner).get(&location.to_string()).copied()
+        self.digests.lock().unwrap_or_else(PoisonError::into_inner).get(&location.whole()).copied()
     }
 
     /// Remembers on disk, too, if that can be written.
     pub fn set(&self, location: &ModuleLocation, digest: Digest) {
         let mut digests = self.digests.lock().unwrap_or_else(PoisonError::into_inner);
-        if digests.insert(location.to_string(), digest) != Some(digest) {
+        if digests.insert(location.whole(), digest) != Some(digest) {
             self.save(&digests);
         }
     }

@@ -35,7 +35,11 @@ pub fn fields(plugin: &Plugin) -> Vec<Field> {
         public("type", format!("{:?}", plugin.plugin_type).to_uppercase()),
         public("failStrategy", plugin.fail_strategy.as_str().into()),
         public("wasmplane.io/disabled", if plugin.is_disabled { "true".into() } else { String::new() }),
-        public("url", module(|module| module.location.to_string())),
+        Field {
+            name: "url",
+            text: module(|module| module.location.whole()),
+            is_private: module(|module| module.location.to_string()) != module(|module| module.location.whole()),
+        },
         public("sha256", module(|module| module.sha256.map(|it| it.to_string()).unwrap_or_default())),
         public("imagePullPolicy", module(|module| format!("{:?}", module.pull_policy))),
         public(

@@ -2,10 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::{Plugin, ProxyTemplate, Selector, WorkloadTarget};
-
-/// Its value is the name of the Gateway that a proxy is (Istio: R2.4).
-const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
+use crate::model::{GATEWAY_NAME, Plugin, ProxyTemplate, Selector, WorkloadTarget};
 
 /// Whether some proxy could get both.
 pub(super) fn may_meet(plugin: &Plugin, template: &ProxyTemplate, root: &str) -> bool {
