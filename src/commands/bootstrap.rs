@@ -11,7 +11,7 @@ use std::str::FromStr;
 
 use clap::ValueEnum;
 
-use super::Outcome;
+use super::{Outcome, parse_label};
 
 /// Prints an Envoy bootstrap for a node id, namespace and labels.
 #[derive(Debug, clap::Args)]
@@ -238,13 +238,6 @@ impl ClientTls {
 /// A JSON string is a YAML string, whatever is in it.
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
-}
-
-fn parse_label(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("expected KEY=VALUE".to_owned()),
-    }
 }
 
 #[cfg(test)]

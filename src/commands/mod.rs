@@ -63,6 +63,14 @@ pub fn run(command: Command) -> anyhow::Result<Outcome> {
     }
 }
 
+/// A label as command lines have it.
+fn parse_label(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("a label is KEY=VALUE, and the key is not empty".to_owned()),
+    }
+}
+
 /// A plugin's state on a proxy, as the documentation spells it.
 fn state_name(state: State) -> &'static str {
     match state {

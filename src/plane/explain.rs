@@ -22,6 +22,7 @@ pub struct Question {
     /// What became of the plugins that it was sent.
     states: BTreeMap<PluginId, PluginState>,
     loaded: Arc<Loaded>,
+    together: Vec<Finding>,
 }
 
 impl Reconciler {
@@ -35,20 +36,21 @@ impl Reconciler {
             kind: self.select(key)?,
             states: carried.map(|it| (it.plugin.clone(), self.state(connected, it))).collect(),
             loaded: self.loaded.clone(),
+            together: self.together.clone(),
         })
     }
 }
 
 impl Question {
     pub fn answer(self) -> admin::Explanation {
-        let Self { id, proxy, kind, states, loaded } = self;
+        let Self { id, proxy, kind, states, loaded, together } = self;
         let explanation = compile::explain(&kind, &proxy, loaded.plugins.values());
         let mut view = view(&explanation, &proxy);
         view.id = id;
         for (plugin, explained) in view.plugins.iter_mut().zip(&explanation.plugins) {
             add_state(plugin, states.get(&explained.plugin.id));
         }
-        let warnings = loaded.warnings.iter().filter(|it| is_of(it, &kind));
+        let warnings = loaded.warnings.iter().chain(&together).filter(|it| is_of(it, &kind));
         view.warnings.extend(warnings.map(warning));
         view.rejected.extend(loaded.faults.iter().filter(|it| is_in_reach(it, &kind)).map(fault));
         view

@@ -80,3 +80,21 @@ fn the_cases_of_istio_pass_through_explain() {
     let differences: Vec<_> = cases.iter().filter_map(difference).collect();
     assert!(differences.is_empty(), "{} of {}:\n{}", differences.len(), cases.len(), differences.join("\n"));
 }
+
+#[test]
+fn a_plugin_on_a_port_that_no_listener_has_is_warned_of_by_explain_as_by_validate() {
+    let plugin = json!({
+        "apiVersion": "extensions.istio.io/v1alpha1",
+        "kind": "WasmPlugin",
+        "metadata": {"name": "a", "namespace": "shop"},
+        "spec": {"url": "oci://r.io/a:v1", "match": [{"ports": [{"number": 81}]}]},
+    });
+    let case = json!({
+        "resources": [plugin],
+        "proxy": {"namespace": "shop", "labels": {}},
+        "rootNamespace": "istio-system",
+        "listeners": [{"name": "in", "direction": "INBOUND", "port": 80, "protocol": "HTTP"}],
+        "expect": {"warnings": ["shop/a: no listener of the ProxyTemplates here has port 81"]},
+    });
+    assert!(is_warned(&case, &explained(&case)));
+}

@@ -11,12 +11,12 @@ use serde_json::Value;
 
 use super::admin_client::{ServerArgs, block_on};
 use super::release::{newest, parse_release};
-use super::{Format, Outcome};
+use super::{Format, Outcome, parse_label};
 use crate::compile::{self, Workload, select_offline};
 use crate::model::EnvoyVersion;
 use crate::plane;
 use crate::protobuf::admin::{ExplainProxyRequest, Explanation};
-use crate::sources::{self, Loaded};
+use crate::sources::{self, Loaded, cross_check};
 
 /// Which plugins a given proxy gets on which listener, in which order, and why the others do not apply.
 ///
@@ -45,14 +45,6 @@ pub struct Args {
     server: ServerArgs,
     #[arg(long, value_enum, default_value_t)]
     format: Format,
-}
-
-fn parse_label(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("a label is KEY=VALUE")?;
-    match key.is_empty() {
-        true => Err("a label's key is not empty".into()),
-        false => Ok((key.to_owned(), value.to_owned())),
-    }
 }
 
 /// Finds something when a resource is refused: the answer is then about the others.
@@ -97,7 +89,8 @@ fn explain(workload: &Workload, release: EnvoyVersion, loaded: &Loaded) -> Expla
     let (plugins, templates) = (loaded.plugins.values(), loaded.templates.values());
     let kind = select_offline(&proxy, &workload.root_namespace, plugins.clone(), templates);
     let mut view = plane::view_explanation(&compile::explain(&kind, &proxy, plugins), &proxy);
-    let warnings: Vec<_> = loaded.warnings.iter().map(plane::warning).collect();
+    let together = cross_check(loaded, &workload.root_namespace);
+    let warnings: Vec<_> = loaded.warnings.iter().chain(&together).map(plane::warning).collect();
     view.warnings.splice(0..0, warnings);
     view.rejected = loaded.faults.iter().map(plane::fault).collect();
     view
