@@ -1,5 +1,7 @@
 //! `wasmplane plugins`.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use super::admin_client::{ServerArgs, block_on};
@@ -38,10 +40,14 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
 /// One line per event, until the server or the reader goes.
 async fn watch(args: &Args) -> anyhow::Result<Outcome> {
     let mut events = args.server.connect().await?.watch_rollout(WatchRolloutRequest {}).await?.into_inner();
+    let mut told = Told::default();
     while let Some(response) = events.message().await? {
         let line = match (response.event, args.format) {
-            (Some(Event::Plugin(plugin)), Format::Text) => summary(&plugin),
-            (Some(Event::Removed(id)), Format::Text) => format!("{id}: removed"),
+            (Some(Event::Plugin(plugin)), Format::Text) => told.news(&plugin),
+            (Some(Event::Removed(id)), Format::Text) => {
+                told.0.remove(&id);
+                format!("{id}: removed")
+            }
             (Some(Event::Plugin(plugin)), Format::Json) => view(&plugin).to_string(),
             (Some(Event::Removed(id)), Format::Json) => json!({"removed": id}).to_string(),
             (None, _) => continue,
@@ -49,6 +55,20 @@ async fn watch(args: &Args) -> anyhow::Result<Outcome> {
         println!("{line}");
     }
     Ok(Outcome::Fine)
+}
+
+/// What was said of each plugin, so that a remark is made once and not with every step of a rollout.
+#[derive(Default)]
+struct Told(BTreeMap<String, Vec<String>>);
+
+impl Told {
+    /// The plugin's state, and what is new of its remarks.
+    fn news(&mut self, plugin: &Plugin) -> String {
+        let remarks = remarks(plugin);
+        let before = self.0.insert(plugin.id.clone(), remarks.clone()).unwrap_or_default();
+        let news: Vec<_> = remarks.into_iter().filter(|remark| !before.contains(remark)).collect();
+        summary(plugin, news)
+    }
 }
 
 fn text(plugins: &[Plugin]) -> String {
@@ -81,10 +101,10 @@ fn refused(faults: &[String]) -> String {
     if faults.is_empty() { lines } else { format!("\nrefused:\n{lines}") }
 }
 
-fn summary(plugin: &Plugin) -> String {
+fn summary(plugin: &Plugin, remarks: Vec<String>) -> String {
     let counts = plugin.counts.unwrap_or_default();
     let programmed = format!("programmed on {} of {}", counts.programmed, counts.total);
-    let parts = [vec![programmed], other_states(&counts), remarks(plugin)].concat();
+    let parts = [vec![programmed], other_states(&counts), remarks].concat();
     format!("{} {}: {}", plugin.id, plugin.running_revision, parts.join("; "))
 }
 
@@ -143,4 +163,32 @@ fn view(plugin: &Plugin) -> Value {
         "warnings": plugin.warnings,
         "conditions": conditions,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watched_plugin_is_warned_of_once_and_not_with_every_step() {
+        let plugin = |programmed, warnings: &[&str]| Plugin {
+            id: "shop/a".into(),
+            running_revision: "r1".into(),
+            counts: Some(Counts { total: 2, programmed, ..Counts::default() }),
+            warnings: warnings.iter().map(|it| (*it).to_owned()).collect(),
+            ..Plugin::default()
+        };
+        let mut told = Told::default();
+        let steps = [plugin(0, &["w"]), plugin(1, &["w"]), plugin(2, &["w", "x"]), plugin(2, &[]), plugin(2, &["w"])];
+        assert_eq!(
+            steps.map(|plugin| told.news(&plugin)),
+            [
+                "shop/a r1: programmed on 0 of 2; warning: w",
+                "shop/a r1: programmed on 1 of 2",
+                "shop/a r1: programmed on 2 of 2; warning: x",
+                "shop/a r1: programmed on 2 of 2",
+                "shop/a r1: programmed on 2 of 2; warning: w",
+            ]
+        );
+    }
 }
