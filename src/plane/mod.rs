@@ -29,7 +29,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::mpsc;
 use tokio::sync::watch::{Receiver, Sender};
@@ -45,7 +45,7 @@ use self::tasks::Tasks;
 use self::watch::Rollouts;
 use crate::modules::{self, Modules};
 use crate::protobuf::admin::ListPluginsResponse;
-use crate::sources::{Directory, Loaded};
+use crate::sources::{self, Directory, Loaded};
 use crate::xds;
 
 /// What a control plane is run with.
@@ -77,7 +77,10 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
 
     let (scribe, writer) = scribe::scribe();
     let (memory, last_good) = memory::Memory::open(&settings.data_dir, &scribe);
-    let directory = Directory::open_with(settings.config, &last_good);
+    if let Some(path) = sources::missing(&settings.config, &last_good) {
+        bail!("--config {}: no such file or folder, and nothing is remembered of it", path.display());
+    }
+    let directory = Directory::open(settings.config, &last_good);
     let modules =
         Modules::open(modules::Settings { data_dir: settings.data_dir.clone(), module_files: settings.module_files });
     let pushes = pushes::Pushes::default();

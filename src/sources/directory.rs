@@ -4,7 +4,9 @@
 //! files are ready) and `memory` (what they mean beside what they said before).
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -47,14 +49,9 @@ struct Eye {
 }
 
 impl Directory {
-    /// Reads `paths` and begins to watch them. Blocks on the disk.
-    pub fn open(paths: Vec<PathBuf>) -> Self {
-        Self::open_with(paths, &LastGood::new())
-    }
-
-    /// As [`Directory::open`], with the content that the files had before a restart: what is broken by now keeps it,
-    /// what is gone by now loses it.
-    pub fn open_with(paths: Vec<PathBuf>, last_good: &LastGood) -> Self {
+    /// Reads `paths` and begins to watch them, with the content that the files had before a restart: what is broken by
+    /// now keeps it, what is gone by now loses it. Blocks on the disk.
+    pub fn open(paths: Vec<PathBuf>, last_good: &LastGood) -> Self {
         let inbox = Arc::new(Inbox::default());
         let mut eye = Eye {
             scanner: Scanner::new(paths),
@@ -128,6 +125,13 @@ fn watcher(inbox: &Arc<Inbox>) -> Option<RecommendedWatcher> {
     notify::recommended_watcher(move |event| inbox.put(event))
         .inspect_err(|error| tracing::warn!(%error, "no file events: changes are seen by polling"))
         .ok()
+}
+
+/// The first of `paths` that is not there and of which nothing is remembered: more likely mistyped than gone.
+pub fn missing<'p>(paths: &'p [PathBuf], last_good: &LastGood) -> Option<&'p Path> {
+    let is_gone = |path: &Path| fs::metadata(path).is_err_and(|error| error.kind() == ErrorKind::NotFound);
+    let is_remembered = |path: &Path| last_good.keys().any(|file| file.starts_with(path));
+    paths.iter().map(PathBuf::as_path).find(|path| is_gone(path) && !is_remembered(path))
 }
 
 impl Eye {

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{Directory, Loaded};
+use super::{Directory, LastGood, Loaded, missing};
 
 /// A folder, and the source that watches it.
 struct Watched {
@@ -31,7 +31,7 @@ impl Watched {
     }
 
     fn of(folder: TempDir, paths: Vec<PathBuf>) -> Self {
-        let directory = Directory::open(paths);
+        let directory = Directory::open(paths, &LastGood::new());
         let news = directory.watch();
         let shutdown = CancellationToken::new();
         tokio::spawn(directory.run(shutdown.clone()));
@@ -229,4 +229,16 @@ async fn files_that_are_written_all_the_time_are_never_seen_half_written() {
     let loaded = watched.until(|loaded| !loaded.faults.is_empty() || plugins(loaded) == last).await;
     assert_eq!(loaded.faults, []);
     writer.join().unwrap();
+}
+
+#[test]
+fn a_mistyped_path_is_told_apart_from_one_that_was_there_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let (here, gone) = (folder.path().to_owned(), folder.path().join("gone"));
+    let paths = [here, gone.clone()];
+    assert_eq!(missing(&paths, &LastGood::new()), Some(gone.as_path()));
+    let remembered = LastGood::from([(gone.join("a.yaml"), "x".into())]);
+    assert_eq!(missing(&paths, &remembered), None);
+    let of_another = LastGood::from([(folder.path().join("gone.yaml"), "x".into())]);
+    assert_eq!(missing(&paths, &of_another), Some(gone.as_path()));
 }

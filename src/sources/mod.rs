@@ -57,7 +57,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 pub use self::cross::cross_check;
-pub use self::directory::Directory;
+pub use self::directory::{Directory, missing};
 use self::memory::{Memory, Scan, Seen};
 use self::report::about_file;
 use self::scanner::{Scanner, Writes};
@@ -79,7 +79,7 @@ pub struct Loaded {
     pub last_good: LastGood,
 }
 
-/// Per file, the text of its last good resources; see [`Directory::open_with`].
+/// Per file, the text of its last good resources; see [`Directory::open`].
 pub type LastGood = BTreeMap<PathBuf, Arc<str>>;
 
 /// Where a resource stands.
