@@ -158,6 +158,18 @@ mod tests {
     }
 
     #[test]
+    fn a_text_that_does_not_match_the_pattern_of_a_rule_is_refused() {
+        const FILES: &str = "envoy.extensions.filters.http.file_server.v3.FileServerConfig";
+        let config = |name: &str| json!({"manager_config": {}, "directory_behaviors": [{"default_file": name}]});
+        let of = |name: &str| told(FILES, &config(name)).into_iter().filter(|it| it.contains("default_file"));
+        assert_eq!(of("index.html").count(), 0);
+        assert_eq!(
+            of("a/index.html").collect::<Vec<_>>(),
+            ["directory_behaviors[0].default_file: must match ^[^/]*$, unlike \"a/index.html\""]
+        );
+    }
+
+    #[test]
     fn what_envoys_own_rules_refuse_is_told_by_the_paths_that_the_file_has() {
         let json = json!({
             "address": {"socketAddress": {"address": "", "portValue": 70000}},

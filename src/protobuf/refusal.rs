@@ -233,6 +233,9 @@ fn broken_text(check: &Check, text: &str) -> Option<String> {
                 format!("must be a path that does not end with \"/\", without \"?\" and \"#\", unlike {}", shown())
             })
         }
+        Check::Pattern(pattern) => {
+            (!pattern.is_match(text)).then(|| format!("must match {}, unlike {}", pattern.as_str(), shown()))
+        }
         Check::HeaderName { is_strict } => {
             let name = text.strip_prefix(':').unwrap_or(text);
             // Where it is not strict, an empty name is allowed too.

@@ -8,6 +8,7 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use prost_reflect::{DynamicMessage, FieldDescriptor, MessageDescriptor, ReflectMessage as _, Value};
+use regex::Regex;
 
 /// What a message must fulfil.
 #[derive(Debug, Default)]
@@ -64,8 +65,10 @@ pub(super) enum Check {
         is_strict: bool,
     },
     Ip,
-    /// The one pattern of Envoy's that people run into: `path_separated_prefix`. The other ones are passed over.
+    /// The pattern of `path_separated_prefix`, which is told in words.
     PathPrefix,
+    /// Any other pattern. What Envoy's RE2 and this crate read differently, no rule of Envoy's has.
+    Pattern(Regex),
     /// Numbers, lengths of time in seconds.
     Range(Range),
     DefinedOnly,
@@ -186,6 +189,7 @@ fn text(of_type: &DynamicMessage) -> Vec<Check> {
             "contains" => words().map(Check::Contains).into_iter().collect(),
             "not_contains" => words().map(Check::NotContains).into_iter().collect(),
             "pattern" if value.as_str() == Some("^[^?#]+[^?#/]$") => vec![Check::PathPrefix],
+            "pattern" => words().and_then(|it| Regex::new(&it).ok()).map(Check::Pattern).into_iter().collect(),
             "ip" | "ipv4" | "ipv6" if value.as_bool() == Some(true) => vec![Check::Ip],
             "well_known_regex" if value.as_enum_number() == Some(1) => vec![Check::HeaderName { is_strict }],
             "well_known_regex" if value.as_enum_number() == Some(2) => vec![Check::HeaderValue { is_strict }],
