@@ -90,6 +90,24 @@ impl Part<'_> {
         Some(question(&Part { message: items.last()?.as_message()?, path: &path }))
     }
 
+    /// Asks `question` of each message of a list.
+    pub fn ask_each<T>(&self, field: &str, question: impl Fn(&Part<'_>) -> T) -> Vec<T> {
+        let Some(value) = self.message.get_field_by_name(field) else { return Vec::new() };
+        let items = value.as_list().unwrap_or_default().iter().filter_map(Value::as_message).enumerate();
+        let ask = |(index, message)| {
+            let path = format!("{}[{index}]", join(self.path, field));
+            question(&Part { message, path: &path })
+        };
+        items.map(ask).collect()
+    }
+
+    /// The texts of a list.
+    pub fn texts(&self, field: &str) -> Vec<String> {
+        let Some(value) = self.message.get_field_by_name(field) else { return Vec::new() };
+        let texts = value.as_list().unwrap_or_default().iter().filter_map(Value::as_str);
+        texts.map(str::to_owned).collect()
+    }
+
     /// The path of a field of this message.
     pub fn path_of(&self, field: &str) -> String {
         join(self.path, field)

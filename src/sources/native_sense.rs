@@ -2,6 +2,7 @@
 //!
 //! Pure. Comes in: an encoded resource. Goes out: its faults, each with its path within the resource.
 
+use crate::model::PluginId;
 use crate::protobuf::{Part, walk};
 
 const HTTP_CONNECTION_MANAGER: &str =
@@ -21,15 +22,52 @@ pub(super) fn faults(message_name: &str, message: &[u8]) -> Vec<(String, String)
             let is_its_own = part.ask_last("filters", |_| ()).is_some();
             faults.extend(is_its_own.then(|| unended(part, "filters")).flatten());
         }
-        "envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig"
-            if part.ask("sds_config", |source| source.has("ads")) == Some(true) =>
-        {
-            let reason = "secrets are not served over ADS: name a file (path_config_source) or another server, or write the certificate itself";
-            faults.push((part.path_of("sds_config"), reason.to_owned()));
-        }
-        _ => {}
+        name => faults.extend(unserved(name, part)),
     });
     faults
+}
+
+/// What is asked for over ADS and not served there: the message, the field with its source, and what to do instead.
+const UNSERVED: [(&str, &str, &str); 3] = [
+    (
+        "envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig",
+        "sds_config",
+        "secrets are not served over ADS: name a file (path_config_source) or another server, or write the certificate itself",
+    ),
+    (
+        "envoy.extensions.filters.network.http_connection_manager.v3.ScopedRds",
+        "scoped_rds_config_source",
+        "scoped routes are not served over ADS: write scoped_route_configurations_list",
+    ),
+    (
+        "envoy.config.route.v3.Vhds",
+        "config_source",
+        "virtual hosts are not served over ADS by themselves: write them into the route",
+    ),
+];
+
+/// Filters that may be discovered.
+const FILTERS: [&str; 3] = [
+    "envoy.config.listener.v3.ListenerFilter",
+    "envoy.config.listener.v3.Filter",
+    "envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter",
+];
+
+/// What a proxy would wait for in vain.
+fn unserved(type_name: &str, part: &Part<'_>) -> Option<(String, String)> {
+    let is_by_ads = |part: &Part<'_>, field: &str| part.ask(field, |source| source.has("ads")) == Some(true);
+    if let Some((_, field, reason)) = UNSERVED.iter().find(|(known, ..)| *known == type_name) {
+        return is_by_ads(part, field).then(|| (part.path_of(field), (*reason).to_owned()));
+    }
+    let name = part.text("name").filter(|_| FILTERS.contains(&type_name))?;
+    let source = part.ask("config_discovery", |it| is_by_ads(it, "config_source").then(|| it.path_of("config_source")));
+    let path = source.flatten().filter(|_| PluginId::from_extension_name(&name).is_none())?;
+    Some((
+        path,
+        format!(
+            "no filter of the name {name:?} is served over ADS: write its typed_config, or name a plugin's resource"
+        ),
+    ))
 }
 
 /// A chain of HTTP filters that does not end with a router.
@@ -80,7 +118,8 @@ mod tests {
         let (router, cors) = (filter(ROUTER), filter("envoy.extensions.filters.http.cors.v3.Cors"));
         let wrapped = json!({"name": "r", "typed_config": {
             "@type": "type.googleapis.com/xds.type.v3.TypedStruct", "type_url": format!("type.googleapis.com/{ROUTER}")}});
-        let discovered = json!({"name": "r", "config_discovery": {"config_source": {"ads": {}}}});
+        let discovered =
+            json!({"name": "r", "config_discovery": {"config_source": {"path_config_source": {"path": "/r"}}}});
         let wrong = |path: &str, why: &str| vec![format!("{path}: must end with a router ({ROUTER}), and {why}")];
         for end in [&router, &wrapped, &discovered] {
             assert_eq!(told(&json!({"http_filters": [cors, end]})), Vec::<String>::new());
@@ -110,5 +149,31 @@ mod tests {
         assert!(path.ends_with("tls_certificate_sds_secret_configs[0].sds_config"), "{path}");
         assert!(reason.starts_with("secrets are not served over ADS"));
         assert_eq!(listener(json!({"path_config_source": {"path": "/etc/sds.yaml"}})), []);
+    }
+
+    #[test]
+    fn what_is_not_served_over_ads_is_refused_where_a_proxy_would_wait_for_it() {
+        let router = filter(ROUTER);
+        let by_ads = json!({"ads": {}});
+        let scoped = json!({"name": "s", "scope_key_builder": {}, "scoped_rds": {"scoped_rds_config_source": by_ads}});
+        let of = |fields: Value| told(&fields).into_iter().map(|told| told.split(',').next().unwrap().to_owned());
+        let told: Vec<_> = [
+            json!({"http_filters": [router], "scoped_routes": scoped}),
+            json!({"http_filters": [router], "route_config": {"vhds": {"config_source": by_ads}}}),
+            json!({"http_filters": [{"name": "mine", "config_discovery": {"config_source": by_ads}}, router]}),
+            json!({"http_filters": [
+                {"name": "extensions.istio.io/wasmplugin/shop.a", "config_discovery": {"config_source": by_ads}}, router]}),
+        ]
+        .into_iter()
+        .flat_map(of)
+        .collect();
+        assert_eq!(
+            told,
+            [
+                "scoped_routes.scoped_rds.scoped_rds_config_source: scoped routes are not served over ADS: write scoped_route_configurations_list",
+                "route_config.vhds.config_source: virtual hosts are not served over ADS by themselves: write them into the route",
+                "http_filters[0].config_discovery.config_source: no filter of the name \"mine\" is served over ADS: write its typed_config",
+            ]
+        );
     }
 }

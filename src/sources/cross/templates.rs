@@ -78,12 +78,18 @@ fn indexed(template: &ProxyTemplate) -> impl Iterator<Item = (String, &crate::mo
 }
 
 /// Fields that hold the name of a cluster.
-const CLUSTER_NAMES: [(&str, &str); 7] = [
+const CLUSTER_NAMES: [(&str, &str); 13] = [
     ("envoy.config.route.v3.RouteAction", "cluster"),
     ("envoy.config.route.v3.RouteAction.RequestMirrorPolicy", "cluster"),
     ("envoy.config.route.v3.WeightedCluster.ClusterWeight", "name"),
     ("envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy", "cluster"),
     ("envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight", "name"),
+    ("envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig", "cluster"),
+    ("envoy.extensions.filters.udp.udp_proxy.v3.Route", "cluster"),
+    ("envoy.extensions.filters.network.redis_proxy.v3.RedisProxy.PrefixRoutes.Route", "cluster"),
+    ("envoy.extensions.filters.network.thrift_proxy.v3.RouteAction", "cluster"),
+    ("envoy.extensions.filters.network.thrift_proxy.v3.WeightedCluster.ClusterWeight", "name"),
+    ("envoy.extensions.filters.network.generic_proxy.action.v3.RouteAction", "cluster"),
     ("envoy.config.core.v3.GrpcService.EnvoyGrpc", "cluster_name"),
     ("envoy.config.core.v3.HttpUri", "cluster"),
 ];
@@ -99,17 +105,19 @@ fn dangling(template: &ProxyTemplate, all: &[&Arc<ProxyTemplate>], root: &str, f
         all.iter().filter(|other| reach::may_share(template, other, root)).flat_map(|it| provided(it)).collect();
     for (path, resource) in indexed(template) {
         walk(message_of(resource.kind), &resource.message, &mut |part| {
-            let Some((field, name)) = reference(part).filter(|(_, name)| !names.contains(name)) else { return };
-            let (kind, name) = name;
-            let own = part.path_of(field);
-            let reason = match kind {
-                NativeKind::Cluster => format!(
-                    "no ProxyTemplate here has the cluster \"{name}\": traffic for it fails, unless it is in the proxies' bootstrap"
-                ),
-                kind => format!("no ProxyTemplate here has the {} \"{name}\": the proxy waits for it", noun(kind)),
-            };
-            found.warn(format!("ProxyTemplate {}", template.id), None, &format!("{path}.{own}"), reason);
+            for (own, name) in references(part).into_iter().filter(|(_, name)| !names.contains(name)) {
+                found.warn(format!("ProxyTemplate {}", template.id), None, &format!("{path}.{own}"), missing(&name));
+            }
         });
+    }
+}
+
+fn missing((kind, name): &Name) -> String {
+    match kind {
+        NativeKind::Cluster => format!(
+            "no ProxyTemplate here has the cluster \"{name}\": traffic for it fails, unless it is in the proxies' bootstrap"
+        ),
+        kind => format!("no ProxyTemplate here has the {} \"{name}\": the proxy waits for it", noun(*kind)),
     }
 }
 
@@ -119,23 +127,38 @@ fn provided(template: &ProxyTemplate) -> Vec<Name> {
     short.chain(template.native.iter().map(|resource| (resource.kind, resource.name.clone()))).collect()
 }
 
-/// What the message itself refers to, and by which field.
-fn reference(part: &Part<'_>) -> Option<(&'static str, Name)> {
-    let type_name = part.type_name();
-    let of_ads = |field: &str| part.ask(field, |source| source.has("ads")) == Some(true);
-    match type_name.as_str() {
-        "envoy.extensions.filters.network.http_connection_manager.v3.Rds" if of_ads("config_source") => {
-            Some(("route_config_name", (NativeKind::Route, part.text("route_config_name")?)))
+/// What the message itself refers to, each with the path of the field that names it.
+fn references(part: &Part<'_>) -> Vec<(String, Name)> {
+    let is_by_ads = |field: &str| part.ask(field, |source| source.has("ads")) == Some(true);
+    let named = |part: &Part<'_>, field: &str, kind| Some((part.path_of(field), (kind, part.text(field)?)));
+    match part.type_name().as_str() {
+        "envoy.extensions.filters.network.http_connection_manager.v3.Rds" if is_by_ads("config_source") => {
+            named(part, "route_config_name", NativeKind::Route).into_iter().collect()
+        }
+        "envoy.extensions.filters.network.http_connection_manager.v3.ScopedRoutes"
+            if is_by_ads("rds_config_source") =>
+        {
+            let of_scope = |scope: &Part<'_>| named(scope, "route_configuration_name", NativeKind::Route);
+            let of_list = |list: &Part<'_>| list.ask_each("scoped_route_configurations", of_scope);
+            part.ask("scoped_route_configurations_list", of_list).into_iter().flatten().flatten().collect()
         }
         "envoy.config.cluster.v3.Cluster" if part.enum_number("type") == Some(EDS) => {
-            let eds = "eds_cluster_config";
-            let is_ads = part.ask(eds, |eds| eds.ask("eds_config", |source| source.has("ads")))? == Some(true);
-            let service = part.ask(eds, |eds| eds.text("service_name")).flatten().or_else(|| part.text("name"))?;
-            is_ads.then_some((eds, (NativeKind::Endpoint, service)))
+            endpoints_of(part).into_iter().collect()
+        }
+        "envoy.extensions.clusters.aggregate.v3.ClusterConfig" => {
+            let clusters = part.texts("clusters").into_iter().enumerate();
+            clusters.map(|(at, name)| (part.path_of(&format!("clusters[{at}]")), (NativeKind::Cluster, name))).collect()
         }
         name => {
-            let (_, field) = CLUSTER_NAMES.iter().find(|(known, _)| *known == name)?;
-            Some((field, (NativeKind::Cluster, part.text(field)?)))
+            let field = CLUSTER_NAMES.iter().find(|(known, _)| *known == name).map(|(_, field)| *field);
+            field.and_then(|field| named(part, field, NativeKind::Cluster)).into_iter().collect()
         }
     }
+}
+
+fn endpoints_of(cluster: &Part<'_>) -> Option<(String, Name)> {
+    let eds = "eds_cluster_config";
+    let is_by_ads = cluster.ask(eds, |eds| eds.ask("eds_config", |source| source.has("ads")))? == Some(true);
+    let service = cluster.ask(eds, |eds| eds.text("service_name")).flatten().or_else(|| cluster.text("name"))?;
+    is_by_ads.then(|| (cluster.path_of(eds), (NativeKind::Endpoint, service)))
 }

@@ -152,3 +152,68 @@ fn templates_that_clash_on_a_proxy_are_told_of_at_the_one_that_loses() {
     };
     assert_eq!(told(&(template("shop/a", &apart("1")) + &template("shop/b", &apart("2")))).len(), 0);
 }
+
+#[test]
+fn references_through_aggregates_scopes_and_datagrams_are_followed() {
+    let text = r#"
+apiVersion: wasmplane.io/v1alpha1
+kind: ProxyTemplate
+metadata: {name: web, namespace: shop}
+spec:
+  envoy:
+    listeners:
+    - name: http
+      address: {socketAddress: {address: 0.0.0.0, portValue: 80}}
+      filterChains:
+      - filters:
+        - name: hcm
+          typedConfig:
+            "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+            statPrefix: x
+            scopedRoutes:
+              name: s
+              scopeKeyBuilder: {fragments: [{headerValueExtractor: {name: host}}]}
+              rdsConfigSource: {ads: {}}
+              scopedRouteConfigurationsList:
+                scopedRouteConfigurations:
+                - {name: a, routeConfigurationName: main, key: {fragments: [{stringKey: a}]}}
+                - {name: b, routeConfigurationName: gone, key: {fragments: [{stringKey: b}]}}
+            httpFilters:
+            - name: router
+              typedConfig: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}
+    - name: udp
+      address: {socketAddress: {address: 0.0.0.0, portValue: 53, protocol: UDP}}
+      udpListenerConfig: {}
+      listenerFilters:
+      - name: proxy
+        typedConfig:
+          "@type": type.googleapis.com/envoy.extensions.filters.udp.udp_proxy.v3.UdpProxyConfig
+          statPrefix: u
+          cluster: resolver
+    routes:
+    - {name: main}
+    clusters:
+    - {name: one}
+    - name: all
+      lbPolicy: CLUSTER_PROVIDED
+      clusterType:
+        name: envoy.clusters.aggregate
+        typedConfig:
+          "@type": type.googleapis.com/envoy.extensions.clusters.aggregate.v3.ClusterConfig
+          clusters: [one, two]
+"#;
+    let told: Vec<_> = told(text).into_iter().map(|told| told.split(':').take(2).collect::<String>()).collect();
+    let listener = "ProxyTemplate shop/web spec.envoy.listeners";
+    assert_eq!(
+        told,
+        [
+            format!(
+                "23 {listener}[0].filter_chains[0].filters[0].typed_config.scoped_routes.scoped_route_configurations_list.scoped_route_configurations[1].route_configuration_name no ProxyTemplate here has the route \"gone\""
+            ),
+            format!(
+                "35 {listener}[1].listener_filters[0].typed_config.cluster no ProxyTemplate here has the cluster \"resolver\""
+            ),
+            "46 ProxyTemplate shop/web spec.envoy.clusters[1].cluster_type.typed_config.clusters[1] no ProxyTemplate here has the cluster \"two\"".to_owned(),
+        ]
+    );
+}
