@@ -165,7 +165,6 @@ mod tests {
         assert_eq!(merged.clusters.keys().collect::<Vec<_>>(), ["wasmplane/l", "wasmplane/m"]);
         let expected = Problem {
             resource: "ProxyTemplate root/b".into(),
-            plugin: None,
             reason: "listener l is defined by ProxyTemplate shop/a too, which wins".into(),
         };
         assert_eq!(merged.problems, [expected]);

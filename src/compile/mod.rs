@@ -153,17 +153,16 @@ pub struct Carried {
 pub struct Problem {
     /// Such as `ProxyTemplate shop/web` or `WasmPlugin shop/auth`.
     pub resource: String,
-    pub plugin: Option<PluginId>,
     pub reason: String,
 }
 
 impl Problem {
     fn of_template(template: &TemplateId, reason: String) -> Self {
-        Self { resource: format!("ProxyTemplate {template}"), plugin: None, reason }
+        Self { resource: format!("ProxyTemplate {template}"), reason }
     }
 
     fn of_plugin(plugin: &Plugin, reason: String) -> Self {
         let PluginId { namespace, name, kind } = &plugin.id;
-        Self { resource: format!("{} {namespace}/{name}", kind.kind()), plugin: Some(plugin.id.clone()), reason }
+        Self { resource: format!("{} {namespace}/{name}", kind.kind()), reason }
     }
 }

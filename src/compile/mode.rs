@@ -25,14 +25,6 @@ impl Mode {
         }
     }
 
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Chain => "chain",
-            Self::Filter => "filter",
-            Self::NoWasm => "no-wasm",
-        }
-    }
-
     /// What decided it, in words.
     pub fn reason(self, version: Option<EnvoyVersion>) -> String {
         let envoy = version.map_or_else(|| "this Envoy".to_owned(), |version| format!("Envoy {version}"));

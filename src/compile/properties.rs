@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use proptest::sample::select as one_of;
+use proptest::strategy::ValueTree as _;
+use proptest::test_runner::TestRunner;
 
 use super::fixtures::{labels, listener, plugin, template};
 use super::{Compiled, Difference, Kind, Workload, compile, difference, order, select_offline};
@@ -186,4 +188,22 @@ proptest! {
         let of = |plugins| compile(&kind_of(EnvoyVersion::new(1, 40, 0), &http(plugins), &ours));
         prop_assert_eq!(difference(&of(before), &of(after)).drains.len(), 0);
     }
+}
+
+/// The properties above say nothing where there is nothing: most of what they look at runs plugins, and differs.
+#[test]
+fn what_the_properties_look_at_runs_plugins_and_changes_with_them() {
+    let mut runner = TestRunner::deterministic();
+    let values = (plugins(&["shop", "root", "other"]), templates(&["shop", "root", "other"]), release());
+    let (mut running, mut changing, mut draining) = (0, 0, 0);
+    for _ in 0..128 {
+        let (plugins, templates, release) = values.new_tree(&mut runner).unwrap().current();
+        let of = |plugins: &Plugins| compile(&kind_of(release, plugins, &templates));
+        let (without, with) = (of(&Vec::new()), of(&plugins));
+        let difference = difference(&without, &with);
+        running += usize::from(with.plugins.iter().any(|plugin| !plugin.listeners.is_empty()));
+        changing += usize::from(!difference.resources.is_empty());
+        draining += usize::from(!difference.drains.is_empty());
+    }
+    assert!(running > 32 && changing > 32 && draining > 8, "of 128: {running}, {changing}, {draining}");
 }
