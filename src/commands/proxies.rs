@@ -79,6 +79,7 @@ fn view(proxy: &Proxy) -> Value {
     json!({
         "id": proxy.id,
         "nodeId": proxy.node_id,
+        "name": proxy.name,
         "cluster": proxy.cluster,
         "namespace": proxy.namespace,
         "labels": proxy.labels.iter().collect::<std::collections::BTreeMap<_, _>>(),

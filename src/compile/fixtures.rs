@@ -76,6 +76,7 @@ pub fn entry(running: Arc<PluginRevision>) -> PluginEntry {
 pub fn proxy(namespace: &str) -> Proxy {
     Proxy {
         node_id: "test".into(),
+        name: String::new(),
         cluster: String::new(),
         namespace: namespace.into(),
         labels: BTreeMap::new(),

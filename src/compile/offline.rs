@@ -22,6 +22,7 @@ impl Workload {
     pub fn on(&self, release: EnvoyVersion) -> Proxy {
         Proxy {
             node_id: String::new(),
+            name: String::new(),
             cluster: String::new(),
             namespace: self.namespace.clone(),
             labels: self.labels.clone(),

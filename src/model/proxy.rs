@@ -70,6 +70,8 @@ impl Default for Capabilities {
 pub struct Proxy {
     /// `node.id`: a name for people, not an identity.
     pub node_id: String,
+    /// `metadata.NAME`, or what an Istio-style id says; empty where neither does. For people, too.
+    pub name: String,
     pub cluster: String,
     pub namespace: String,
     pub labels: BTreeMap<String, String>,

@@ -91,6 +91,7 @@ mod tests {
     fn hello() -> Hello {
         let proxy = Proxy {
             node_id: "e1".into(),
+            name: String::new(),
             cluster: String::new(),
             namespace: "shop".into(),
             labels: BTreeMap::new(),

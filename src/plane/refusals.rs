@@ -175,6 +175,7 @@ mod tests {
     fn proxy(node_id: &str) -> Proxy {
         Proxy {
             node_id: node_id.into(),
+            name: String::new(),
             cluster: String::new(),
             namespace: "default".into(),
             labels: BTreeMap::new(),

@@ -94,6 +94,7 @@ impl Reconciler {
         admin::Proxy {
             id: connected.id.clone(),
             node_id: proxy.node_id.clone(),
+            name: proxy.name.clone(),
             cluster: proxy.cluster.clone(),
             namespace: proxy.namespace.clone(),
             labels: proxy.labels.clone().into_iter().collect(),

@@ -9,25 +9,21 @@ use envoy_types::pb::google::protobuf::{Struct, Value};
 
 use crate::model::{Capabilities, EnvoyVersion, Proxy};
 
-/// Who is asking. Namespace and labels come from Istio's metadata keys, else from an Istio-style id
-/// (`sidecar~IP~name.namespace~domain`), else they are `default` and none.
+/// Who is asking. Namespace, labels and name come from Istio's metadata keys, else from an Istio-style id
+/// (`sidecar~IP~name.namespace~domain`), else they are `default`, none and empty.
 ///
 /// `None` for a node without id: nobody could be told about it.
 pub fn proxy_of(node: &Node) -> Option<Proxy> {
     if node.id.is_empty() {
         return None;
     }
-    let namespace = node
-        .metadata
-        .as_ref()
-        .and_then(|metadata| text(metadata, "NAMESPACE"))
-        .or_else(|| namespace_of_id(&node.id))
-        .unwrap_or("default")
-        .to_owned();
+    let said = |key| node.metadata.as_ref().and_then(|metadata| text(metadata, key));
+    let (name, namespace) = workload_of_id(&node.id).unzip();
     Some(Proxy {
         node_id: node.id.clone(),
+        name: said("NAME").or(name).unwrap_or_default().to_owned(),
         cluster: node.cluster.clone(),
-        namespace,
+        namespace: said("NAMESPACE").or(namespace).unwrap_or("default").to_owned(),
         labels: node.metadata.as_ref().map(labels).unwrap_or_default(),
         version: version(node),
         capabilities: capabilities(node),
@@ -52,10 +48,11 @@ fn labels(metadata: &Struct) -> BTreeMap<String, String> {
     labels.fields.iter().filter_map(|(key, value)| Some((key.clone(), string(value)?))).collect()
 }
 
-fn namespace_of_id(id: &str) -> Option<&str> {
+/// Name and namespace.
+fn workload_of_id(id: &str) -> Option<(&str, &str)> {
     let parts: Vec<_> = id.split('~').collect();
     let [_, _, workload, _] = parts[..] else { return None };
-    workload.rsplit_once('.').map(|(_, namespace)| namespace).filter(|namespace| !namespace.is_empty())
+    workload.rsplit_once('.').filter(|(_, namespace)| !namespace.is_empty())
 }
 
 fn version(node: &Node) -> Option<EnvoyVersion> {
@@ -95,19 +92,22 @@ mod tests {
     }
 
     #[test]
-    fn metadata_says_namespace_and_labels() {
+    fn metadata_says_namespace_labels_and_name() {
         let labels = Struct { fields: [("app".into(), string("web"))].into() };
         let labels = Value { kind: Some(Kind::StructValue(labels)) };
-        let metadata = Struct { fields: [("NAMESPACE".into(), string("shop")), ("LABELS".into(), labels)].into() };
+        let fields =
+            [("NAMESPACE".into(), string("shop")), ("LABELS".into(), labels), ("NAME".into(), string("web-1"))];
+        let metadata = Struct { fields: fields.into() };
         let proxy = proxy_of(&Node { metadata: Some(metadata), ..node("sidecar~10.0.0.1~web.other~x") }).unwrap();
-        assert_eq!(proxy.namespace, "shop");
+        assert_eq!((proxy.namespace.as_str(), proxy.name.as_str()), ("shop", "web-1"));
         assert_eq!(proxy.labels, BTreeMap::from([("app".into(), "web".into())]));
     }
 
     #[test]
-    fn an_istio_style_id_says_the_namespace_and_nothing_says_default() {
-        assert_eq!(proxy_of(&node("sidecar~10.0.0.1~web-1.shop~shop.svc")).unwrap().namespace, "shop");
-        assert_eq!(proxy_of(&node("envoy")).unwrap().namespace, "default");
+    fn an_istio_style_id_says_name_and_namespace_and_nothing_says_default() {
+        let of = |id: &str| proxy_of(&node(id)).map(|proxy| (proxy.name, proxy.namespace)).unwrap();
+        assert_eq!(of("sidecar~10.0.0.1~web-1.shop~shop.svc"), ("web-1".to_owned(), "shop".to_owned()));
+        assert_eq!(of("envoy"), (String::new(), "default".to_owned()));
         assert_eq!(proxy_of(&node("")), None);
     }
 

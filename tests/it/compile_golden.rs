@@ -18,6 +18,7 @@ use wasmplane::sources::{self, Loaded};
 fn proxy(capabilities: Capabilities) -> Proxy {
     Proxy {
         node_id: "golden".into(),
+        name: String::new(),
         cluster: String::new(),
         namespace: "shop".into(),
         labels: [("app".to_owned(), "web".to_owned())].into(),

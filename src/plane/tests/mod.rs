@@ -81,6 +81,7 @@ impl World {
         let (snapshots, served) = watch::channel(None);
         let proxy = Proxy {
             node_id: node_id.into(),
+            name: String::new(),
             cluster: String::new(),
             namespace: "shop".into(),
             labels: labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
@@ -241,6 +242,7 @@ fn refused(plugin: &str) -> Outcome {
 fn hello(node_id: &str) -> Hello {
     let proxy = Proxy {
         node_id: node_id.into(),
+        name: String::new(),
         cluster: String::new(),
         namespace: "shop".into(),
         labels: BTreeMap::new(),
