@@ -1,6 +1,6 @@
 //! Explanations as the admin API says them, and those of connected proxies.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::reconcile::Reconciler;
@@ -52,6 +52,7 @@ impl Question {
         }
         let warnings = loaded.warnings.iter().chain(&together).filter(|it| is_of(it, &kind));
         view.warnings.extend(warnings.map(warning));
+        say_once(&mut view.warnings);
         view.rejected.extend(loaded.faults.iter().filter(|it| is_in_reach(it, &kind)).map(fault));
         view
     }
@@ -105,20 +106,25 @@ pub fn view(explanation: &Explanation, proxy: &Proxy) -> admin::Explanation {
     }
 }
 
-/// A warning is about the resource, or else the file.
+/// A warning says at which field, unless its words begin with what it is about.
 pub fn warning(finding: &Finding) -> admin::Remark {
-    let Finding { file, resource, reason, .. } = finding;
-    let resource = if resource.is_empty() { file.display().to_string() } else { resource.clone() };
-    admin::Remark { resource, reason: reason.clone() }
+    let last = finding.field.rsplit(['.', '[']).next().unwrap_or_default();
+    let is_plain = [last, "listener "].into_iter().any(|start| !start.is_empty() && finding.reason.starts_with(start));
+    if is_plain { admin::Remark { reason: finding.reason.clone(), ..fault(finding) } } else { fault(finding) }
 }
 
-/// A fault says at which field.
+/// A fault is about the resource, or else the file, and says at which field.
 pub fn fault(finding: &Finding) -> admin::Remark {
-    let mut remark = warning(finding);
-    if !finding.field.is_empty() {
-        remark.reason = format!("{}: {}", finding.field, finding.reason);
-    }
-    remark
+    let Finding { file, resource, field, reason, .. } = finding;
+    let resource = if resource.is_empty() { file.display().to_string() } else { resource.clone() };
+    let reason = if field.is_empty() { reason.clone() } else { format!("{field}: {reason}") };
+    admin::Remark { resource, reason }
+}
+
+/// What the file shows and the proxy too is said once.
+pub fn say_once(remarks: &mut Vec<admin::Remark>) {
+    let mut said = BTreeSet::new();
+    remarks.retain(|remark| said.insert((remark.resource.clone(), remark.reason.clone())));
 }
 
 fn view_plugin(explained: &ExplainedPlugin) -> admin::ExplainedPlugin {

@@ -36,7 +36,7 @@ use tokio::sync::watch::{Receiver, Sender};
 use tokio_util::sync::CancellationToken;
 
 pub use self::diff::{Subject, diff};
-pub use self::explain::{fault, view as view_explanation, warning};
+pub use self::explain::{fault, say_once, view as view_explanation, warning};
 
 use self::admin::{AdminState, Gauges, Query};
 use self::fleet::{FleetDoor, FleetEvents};

@@ -94,7 +94,7 @@ fn a_plugin_on_a_port_that_no_listener_has_is_warned_of_by_explain_as_by_validat
         "proxy": {"namespace": "shop", "labels": {}},
         "rootNamespace": "istio-system",
         "listeners": [{"name": "in", "direction": "INBOUND", "port": 80, "protocol": "HTTP"}],
-        "expect": {"warnings": ["shop/a: no listener of the ProxyTemplates here has port 81"]},
+        "expect": {"warnings": ["shop/a: spec.match[0].ports[0].number: no listener of the ProxyTemplates here has port 81"]},
     });
     assert!(is_warned(&case, &explained(&case)));
 }

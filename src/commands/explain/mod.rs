@@ -92,6 +92,7 @@ fn explain(workload: &Workload, release: EnvoyVersion, loaded: &Loaded) -> Expla
     let together = cross_check(loaded, &workload.root_namespace);
     let warnings: Vec<_> = loaded.warnings.iter().chain(&together).map(plane::warning).collect();
     view.warnings.splice(0..0, warnings);
+    plane::say_once(&mut view.warnings);
     view.rejected = loaded.faults.iter().map(plane::fault).collect();
     view
 }
