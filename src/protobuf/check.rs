@@ -34,7 +34,9 @@ impl Found {
         match json {
             Value::Object(object) if descriptor.full_name() == ANY => self.any(descriptor, object, path),
             Value::Object(object) if !is_well_known(descriptor) => self.fields(descriptor, object, path),
-            _ => self.judge(descriptor, json.clone(), path),
+            _ => {
+                self.judge(descriptor, json.clone(), path, || of_message(descriptor).and_then(|it| mistyped(&it, json)))
+            }
         }
     }
 
@@ -74,7 +76,7 @@ impl Found {
         }
         // What no field shows alone, such as two of a oneof.
         if self.violations.len() == before {
-            self.judge(descriptor, Value::Object(object.clone()), path);
+            self.judge(descriptor, Value::Object(object.clone()), path, || None);
         }
     }
 
@@ -117,16 +119,58 @@ impl Found {
                 let allowed = names.join(", ");
                 self.add(path, format!("\"{text}\" is not a known value, allowed are {allowed}{suggestion}"));
             }
-            _ => self.judge(field.parent_message(), alone(), path),
+            _ => self.judge(field.parent_message(), alone(), path, || mistyped(&of_kind(kind)?, value)),
         }
     }
 
-    fn judge(&mut self, descriptor: &MessageDescriptor, json: Value, path: &str) {
+    /// `words` say it better than the parser, where they can.
+    fn judge(
+        &mut self,
+        descriptor: &MessageDescriptor,
+        json: Value,
+        path: &str,
+        words: impl FnOnce() -> Option<String>,
+    ) {
         if let Err(error) =
             DynamicMessage::deserialize_with_options(descriptor.clone(), json, &DeserializeOptions::new())
         {
-            self.add(path, error.to_string());
+            self.add(path, words().unwrap_or_else(|| error.to_string()));
         }
+    }
+}
+
+fn mistyped(wanted: &str, value: &Value) -> Option<String> {
+    Some(format!("must be {wanted}, not {}", shown(value)))
+}
+
+/// What a scalar of that kind is, in words.
+fn of_kind(kind: &Kind) -> Option<String> {
+    let words = match kind {
+        Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 => format!("a whole number from {} to {}", i32::MIN, i32::MAX),
+        Kind::Uint32 | Kind::Fixed32 => format!("a whole number from 0 to {}", u32::MAX),
+        Kind::Int64 | Kind::Sint64 | Kind::Sfixed64 => "a whole number".to_owned(),
+        Kind::Uint64 | Kind::Fixed64 => "a whole number that is not negative".to_owned(),
+        Kind::Float | Kind::Double => "a number".to_owned(),
+        Kind::Bool => "true or false".to_owned(),
+        Kind::String => "text".to_owned(),
+        Kind::Bytes => "base64 text".to_owned(),
+        Kind::Message(_) | Kind::Enum(_) => return None,
+    };
+    Some(words)
+}
+
+/// What stands in the place of such a message, in words.
+fn of_message(descriptor: &MessageDescriptor) -> Option<String> {
+    if !is_well_known(descriptor) {
+        return Some("an object".to_owned());
+    }
+    match descriptor.name() {
+        "Duration" => Some("a length of time in seconds, such as 1.5s".to_owned()),
+        "Timestamp" => Some("a time, such as 2026-01-31T12:00:00Z".to_owned()),
+        "Any" | "Struct" | "Empty" => Some("an object".to_owned()),
+        "ListValue" => Some("a list".to_owned()),
+        name if name.len() > "Value".len() => of_kind(&descriptor.get_field_by_name("value")?.kind()),
+        _ => None,
     }
 }
 

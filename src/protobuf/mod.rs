@@ -5,12 +5,14 @@
 
 mod check;
 mod envoy;
+mod faults;
 mod refusal;
 mod rules;
 mod suggestion;
 mod walk;
 
-pub use envoy::{InvalidMessage, Violation, from_json, refusals, to_json, violations};
+pub use envoy::{InvalidMessage, Violation, from_json, to_json};
+pub use faults::faults;
 pub use suggestion::did_you_mean;
 pub use walk::{Part, walk};
 

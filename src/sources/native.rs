@@ -7,7 +7,7 @@ use super::native_sense;
 use super::proxy_template::Names;
 use super::report::Report;
 use crate::model::{NativeKind, NativeResource};
-use crate::protobuf::{Violation, from_json, refusals, violations};
+use crate::protobuf::{Violation, faults, from_json};
 
 /// The four lists: the kind, its field, its message, and the fields that may hold its name.
 static LISTS: [(NativeKind, &str, &str, [&str; 2]); 4] = [
@@ -82,13 +82,7 @@ fn resource(
     }
     let json = field.node.to_json();
     let encoded = from_json(message, &json);
-    let found = match &encoded {
-        Ok(_) => refusals(message, &json),
-        Err(first) => {
-            Some(violations(message, &json)).filter(|all| !all.is_empty()).unwrap_or(vec![first.violation.clone()])
-        }
-    };
-    for Violation { path, reason } in found {
+    for Violation { path, reason } in faults(message, &json, encoded.as_ref().err()) {
         let separator = if path.is_empty() { "" } else { "." };
         let path = format!("{}{separator}{path}", field.path);
         // What is wrong with a name was told of already.

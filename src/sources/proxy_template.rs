@@ -73,7 +73,8 @@ fn addresses(template: &ProxyTemplate, report: &mut Report<'_>) {
         let Some(socket) = shape.socket else { continue };
         match taken.get(&socket) {
             Some(other) => {
-                let reason = format!("is not served: listener \"{other}\" has the same address {socket}");
+                let name = &shape.name;
+                let reason = format!("listener {name} is not served: listener {other} has its address {socket}");
                 report.warn(&shape.path, reason);
             }
             None => _ = taken.insert(socket, shape.name),
@@ -262,11 +263,15 @@ mod tests {
         let has = |start: &str, end: &str| told.iter().any(|told| told.starts_with(start) && told.ends_with(end));
         let stat_prefix = "14 spec.envoy.listeners[0].filter_chains[0].filters[0].typed_config.stat_prefx: ";
         assert!(has(stat_prefix, "did you mean \"stat_prefix\"?"), "{told:#?}");
-        assert!(has("8 spec.envoy.listeners[0].address.socketAddress.port_value: ", ""), "{told:#?}");
-        assert!(has("17 spec.envoy.clusters[0].connect_timeout: ", ""), "{told:#?}");
+        let port = "8 spec.envoy.listeners[0].address.socketAddress.port_value: must be a whole number";
+        assert!(has(port, "not \"high\""), "{told:#?}");
+        let timeout = "17 spec.envoy.clusters[0].connect_timeout: must be a length of time in seconds";
+        assert!(has(timeout, "such as 1.5s, not \"soon\""), "{told:#?}");
         assert!(has("17 spec.envoy.clusters[0].lb_policy: ", "did you mean \"ROUND_ROBIN\"?"), "{told:#?}");
         assert!(has("19 spec.envoy.endpoints[0].cluster_name: ", "is required"), "{told:#?}");
-        assert_eq!(told.len(), 5, "{told:#?}");
+        let missing = "12 spec.envoy.listeners[0].filter_chains[0].filters[0].typed_config.stat_prefix: ";
+        assert!(has(missing, "must not be empty"), "{told:#?}");
+        assert_eq!(told.len(), 6, "{told:#?}");
     }
 
     #[test]
@@ -278,7 +283,7 @@ mod tests {
                     - {name: e, address: {socketAddress: {address: '::1', portValue: 0}}}\n";
         let warnings: Vec<_> =
             declaration(spec).warnings.into_iter().map(|it| (it.line, it.field, it.reason)).collect();
-        let reason = "is not served: listener \"a\" has the same address [::1]:80";
+        let reason = "listener b is not served: listener a has its address [::1]:80";
         assert_eq!(warnings, [(9, "spec.envoy.listeners[0]".to_owned(), reason.to_owned())]);
     }
 
