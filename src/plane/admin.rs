@@ -9,25 +9,29 @@ use axum::extract::State as Shared;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use envoy_types::pb::envoy::service::status::v3::client_status_discovery_service_server::ClientStatusDiscoveryServiceServer;
 use futures::{Stream, StreamExt as _};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
+use super::csds::ClientStatus;
 use super::diff::{Subject, diff};
 use super::explain::Question;
 use super::messages;
 use super::metrics::Metrics;
+use super::node_matcher::Matchers;
+use super::proxies::ProxyKey;
 use super::watch::Rollouts;
-use crate::model::PluginId;
+use crate::model::{self, PluginId};
 use crate::protobuf::admin::admin_server::{Admin, AdminServer};
 use crate::protobuf::admin::{
     DiffManifestsRequest, DiffManifestsResponse, ExplainProxyRequest, ExplainProxyResponse, FILE_DESCRIPTOR_SET,
     ListMessagesRequest, ListMessagesResponse, ListPluginsRequest, ListPluginsResponse, ListProxiesRequest,
     ListProxiesResponse, Proxy, WatchRolloutRequest, WatchRolloutResponse,
 };
-use crate::rollout::PluginSummary;
+use crate::rollout::{PluginSummary, ResourceStatus};
 use crate::sources::{Loaded, load_texts};
 use crate::xds::{Recordings, StreamId};
 
@@ -42,6 +46,10 @@ pub enum Query {
     Explain(String, oneshot::Sender<Option<Question>>),
     /// The streams and the node id of the proxy of that id; `None` when none is connected.
     Streams(String, oneshot::Sender<Option<(Vec<StreamId>, String)>>),
+    /// The proxies that are meant, in the order of their arrival.
+    Matching(Arc<Matchers>, oneshot::Sender<Vec<ProxyKey>>),
+    /// What a proxy said of itself, and how far each of its resources has come; `None` when it has left.
+    Resources(ProxyKey, oneshot::Sender<Option<(model::Proxy, Vec<ResourceStatus>)>>),
     Metrics(oneshot::Sender<Gauges>),
 }
 
@@ -95,9 +103,12 @@ pub async fn serve(listener: TcpListener, state: AdminState) -> std::io::Result<
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .with_state(state.clone());
+    let csds = ClientStatus { queries: state.queries.clone(), shutdown: shutdown.clone() };
+    let csds = ClientStatusDiscoveryServiceServer::new(csds);
     let service = AdminService { state, turns: Semaphore::new(WORK_AT_ONCE) };
     let service = AdminServer::new(service).max_decoding_message_size(MAX_REQUEST_BYTES);
-    let router = tonic::service::Routes::new(service).add_service(reflection).into_axum_router().merge(http);
+    let router =
+        tonic::service::Routes::new(service).add_service(csds).add_service(reflection).into_axum_router().merge(http);
     let serving = axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
         .with_graceful_shutdown(shutdown.clone().cancelled_owned());
     let too_long = async {

@@ -3,6 +3,7 @@
 //! Comes in: [`Settings`]. Goes out: a running control plane. Invariant: one task, the reconciler, writes all state.
 
 mod admin;
+mod csds;
 mod diff;
 mod explain;
 mod fleet;
@@ -11,6 +12,7 @@ mod lock;
 mod memory;
 mod messages;
 mod metrics;
+mod node_matcher;
 mod plugin_fields;
 mod proxies;
 mod pushes;
@@ -207,6 +209,8 @@ fn answer(reconciler: &Reconciler, query: Query) {
         }
         Query::Subjects(sender) => drop(sender.send(reconciler.subjects())),
         Query::Explain(id, sender) => drop(sender.send(reconciler.question(&id))),
+        Query::Matching(matchers, sender) => drop(sender.send(reconciler.matching(&matchers))),
+        Query::Resources(key, sender) => drop(sender.send(reconciler.resources_of(key))),
         Query::Streams(id, sender) => drop(sender.send(reconciler.streams_of(&id))),
         Query::Metrics(sender) => {
             let gauges = Gauges { plugins: reconciler.count_states(), config_errors: reconciler.config_errors() };

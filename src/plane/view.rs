@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::proxies::Connected;
+use super::node_matcher::Matchers;
+use super::proxies::{Connected, ProxyKey};
 use super::reconcile::Reconciler;
 use crate::compile::{Carried, DISABLED, Mode, Run};
-use crate::model::{Code, ModuleState, PluginEntry, PluginId, PluginRevision};
+use crate::model::{Code, ModuleState, PluginEntry, PluginId, PluginRevision, Proxy};
 use crate::protobuf::admin;
-use crate::rollout::{PluginState, PluginSummary, StateKind};
+use crate::rollout::{PluginState, PluginSummary, ResourceStatus, StateKind};
 use crate::xds::{Protocol, Service, StreamId};
 
 impl Reconciler {
@@ -21,6 +22,16 @@ impl Reconciler {
     pub fn streams_of(&self, id: &str) -> Option<(Vec<StreamId>, String)> {
         let (_, connected) = self.proxies.iter().find(|(_, connected)| connected.id == id)?;
         Some((connected.streams.keys().copied().collect(), connected.proxy.node_id.clone()))
+    }
+
+    pub fn matching(&self, matchers: &Matchers) -> Vec<ProxyKey> {
+        let meant = self.proxies.iter().filter(|(_, connected)| matchers.matches(&connected.proxy));
+        meant.map(|(key, _)| key).collect()
+    }
+
+    pub fn resources_of(&self, key: ProxyKey) -> Option<(Proxy, Vec<ResourceStatus>)> {
+        let connected = self.proxies.get(key)?;
+        Some((connected.proxy.clone(), connected.progress.resources()))
     }
 
     pub fn list_plugins(&self) -> Vec<admin::Plugin> {

@@ -8,8 +8,10 @@ mod blame;
 mod hunt;
 mod progress;
 mod refusals;
+mod resources;
 mod state;
 mod status;
 
 pub use progress::{Folded, Progress};
+pub use resources::ResourceStatus;
 pub use status::{Counts, PluginState, PluginSummary, StateKind};

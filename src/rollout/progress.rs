@@ -36,7 +36,7 @@ pub(super) struct Accepted {
 
 #[derive(Debug)]
 pub(super) struct Refused {
-    version: Version,
+    pub version: Version,
     pub message: Arc<str>,
 }
 

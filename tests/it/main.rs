@@ -9,6 +9,7 @@ mod compile_outline;
 mod examples;
 mod listener_bytes;
 mod real_bootstraps;
+mod real_csds;
 mod real_fleet;
 mod real_hitless;
 mod real_lifecycle;
