@@ -5,16 +5,17 @@
 
 mod module;
 mod plugin;
+mod plugin_id;
 mod proxy;
 mod revision;
 mod template;
 
 pub use module::{Code, Digest, InvalidDigest, Module, ModuleLocation, ModuleRef, ModuleState, PullPolicy, shown_url};
 pub use plugin::{
-    EnvVar, EnvVarSource, FailStrategy, InvalidPluginId, LuaProgram, Plugin, PluginId, PluginKind, PluginType,
-    Position, Program, ReloadBackoff, TargetReference, TrafficMatch, WasmOptions, WasmProgram, WorkloadMode,
-    WorkloadTarget,
+    EnvVar, EnvVarSource, FailStrategy, LuaProgram, Plugin, PluginType, Position, Program, ReloadBackoff,
+    TargetReference, TrafficMatch, WasmOptions, WasmProgram, WorkloadMode, WorkloadTarget,
 };
+pub use plugin_id::{InvalidPluginId, PluginId, PluginKind};
 pub use proxy::{Capabilities, EnvoyVersion, GATEWAY_NAME, Proxy, ProxyFacts, Selector};
 pub use revision::{PluginEntry, PluginRevision, Revision};
 pub use template::{

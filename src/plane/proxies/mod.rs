@@ -2,12 +2,16 @@
 //!
 //! Pure. One writer: the reconciler.
 
+mod namesakes;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio::sync::watch;
+
+use namesakes::Namesakes;
 
 use crate::compile::KindKey;
 use crate::model::{Capabilities, EnvoyVersion, Plugin, Proxy, ProxyFacts, ProxyTemplate, Selector, WorkloadTarget};
@@ -71,48 +75,6 @@ pub struct Proxies {
     by_label: HashMap<(String, String), HashSet<ProxyKey>>,
     by_node_id: HashMap<String, Namesakes>,
     next_key: u64,
-}
-
-/// Live proxies of one node id. There are fleets in which all have the same.
-#[derive(Debug, Default)]
-struct Namesakes {
-    /// Lowest numbers that were given back.
-    free: BTreeSet<usize>,
-    /// Numbers given out or given back.
-    numbers: usize,
-    /// By address and by the services of their streams, of which there are few different sets.
-    alike: BTreeMap<(Option<IpAddr>, BTreeSet<Service>), BTreeSet<ProxyKey>>,
-}
-
-impl Namesakes {
-    /// The oldest proxy at this address that lacks this service.
-    fn lacking(&self, service: Service, peer: Option<IpAddr>) -> Option<ProxyKey> {
-        let here = self.alike.range((peer, BTreeSet::new())..).take_while(|((other, _), _)| *other == peer);
-        let lacking = here.filter(|((_, services), _)| !services.contains(&service));
-        lacking.filter_map(|(_, keys)| keys.first()).min().copied()
-    }
-
-    /// The lowest number that nobody has, from 1.
-    fn take_number(&mut self) -> usize {
-        self.free.pop_first().unwrap_or_else(|| {
-            self.numbers += 1;
-            self.numbers
-        })
-    }
-
-    fn enter(&mut self, key: ProxyKey, peer: Option<IpAddr>, services: BTreeSet<Service>) {
-        self.alike.entry((peer, services)).or_default().insert(key);
-    }
-
-    fn leave(&mut self, key: ProxyKey, peer: Option<IpAddr>, services: BTreeSet<Service>) {
-        let alike = (peer, services);
-        if let Some(keys) = self.alike.get_mut(&alike) {
-            keys.remove(&key);
-            if keys.is_empty() {
-                self.alike.remove(&alike);
-            }
-        }
-    }
 }
 
 impl Proxies {

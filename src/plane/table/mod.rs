@@ -2,17 +2,18 @@
 //!
 //! Pure. One writer: the reconciler.
 
+mod remembered;
+
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Bound;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use serde::{Deserialize, Serialize};
+pub use remembered::Remembered;
 
-use crate::model::{
-    Code, Digest, ModuleRef, ModuleState, Plugin, PluginEntry, PluginId, PluginKind, PluginRevision, Revision,
-};
+use remembered::{RememberedCode, digest};
+
+use crate::model::{Code, ModuleRef, ModuleState, Plugin, PluginEntry, PluginId, PluginKind, PluginRevision, Revision};
 
 /// Accepted revisions kept per plugin whoever runs them: the one that runs and the one before, for proxies that refuse
 /// the newer.
@@ -27,20 +28,6 @@ pub struct Touched {
     pub id: PluginId,
     /// Specifications, old and new, whose proxies have to be looked at again.
     pub scopes: Vec<Arc<Plugin>>,
-}
-
-/// A good revision without its bytes, as it is kept across restarts.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Remembered {
-    plugin: Arc<Plugin>,
-    code: RememberedCode,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-enum RememberedCode {
-    Module(Digest),
-    OnProxy(PathBuf),
-    InSpecification,
 }
 
 #[derive(Debug)]
@@ -234,36 +221,6 @@ impl Row {
             false
         });
         self.remembered.len() != before
-    }
-}
-
-impl Remembered {
-    fn of(revision: &PluginRevision) -> Self {
-        let code = match &revision.code {
-            Code::Module(module) => RememberedCode::Module(module.digest),
-            Code::OnProxy(path) => RememberedCode::OnProxy(path.clone()),
-            Code::InSpecification => RememberedCode::InSpecification,
-        };
-        Self { plugin: revision.plugin.clone(), code }
-    }
-
-    fn digest(&self) -> Option<Digest> {
-        match &self.code {
-            RememberedCode::Module(digest) => Some(*digest),
-            RememberedCode::OnProxy(_) | RememberedCode::InSpecification => None,
-        }
-    }
-
-    /// The very bytes: from the store, or from where they came from at first.
-    fn module(&self) -> Option<ModuleRef> {
-        Some(ModuleRef { sha256: Some(self.digest()?), ..self.plugin.module()?.clone() })
-    }
-}
-
-fn digest(code: &Code) -> Option<Digest> {
-    match code {
-        Code::Module(module) => Some(module.digest),
-        Code::OnProxy(_) | Code::InSpecification => None,
     }
 }
 
