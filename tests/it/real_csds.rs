@@ -55,11 +55,13 @@ async fn a_tool_asks_what_each_envoy_has() {
     }
     assert!(!format!("{all:?}").contains("hunter2"));
 
-    // Another listener on the same address: Envoy refuses it, and says why.
+    // An address that no machine has: Envoy refuses the listener, and says why.
     let port = scene.port;
-    let twice = [listener("in", port, scene.upstream.port()), listener("again", 1, scene.upstream.port())];
-    scene.control.write("template.yaml", &template("web", &twice));
-    let refused = wait_until("the refusal of port 1", async || {
+    let mut nowhere = listener("nowhere", port, scene.upstream.port());
+    nowhere["bind"] = json!("192.0.2.1");
+    let listeners = [listener("in", port, scene.upstream.port()), nowhere];
+    scene.control.write("template.yaml", &template("web", &listeners));
+    let refused = wait_until("the refusal of an address", async || {
         let configs = fetch(&mut client, about(MatchPattern::Exact("envoy-1".into()))).await;
         let resources = configs.into_iter().flat_map(|config| config.generic_xds_configs);
         resources.into_iter().find_map(|resource| resource.error_state)

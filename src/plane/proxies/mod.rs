@@ -146,7 +146,7 @@ impl Proxies {
         };
         // A fleet that shares one id is told of now and then, not once per proxy.
         if number > 1 && number.is_power_of_two() {
-            tracing::warn!(node = proxy.node_id, number, "live proxies have the same node id");
+            tracing::warn!(node = proxy.node_id, number, "another live proxy has the same node id");
         }
         self.by_namespace.entry(proxy.namespace.clone()).or_default().insert(key);
         for label in &proxy.labels {
