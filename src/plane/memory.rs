@@ -6,14 +6,20 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::keepsakes::Keepsakes;
 use super::scribe::{Scribe, Ticket};
 use super::table::Remembered;
 use crate::model::PluginId;
 use crate::sources::{LastGood, Loaded};
+
+/// How long a push waits for the disk. One that takes longer must not keep a change from proxies: a restart in this very
+/// moment would then know less.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 pub struct Memory {
@@ -22,6 +28,8 @@ pub struct Memory {
     recalled: BTreeMap<PluginId, Vec<Remembered>>,
     /// What has to be on the disk before anything is pushed.
     due: Ticket,
+    /// Since when some of it is not.
+    waits_since: Instant,
     written: watch::Receiver<Ticket>,
 }
 
@@ -32,8 +40,8 @@ impl Memory {
         let (plugins, recalled) = Keepsakes::open(data_dir.join("plugins"), scribe);
         let recalled = recalled.into_iter().filter_map(|(id, revisions)| Some((id.parse().ok()?, revisions))).collect();
         let last_good = texts.into_iter().map(|(path, text)| (PathBuf::from(path), Arc::from(text))).collect();
-        let (due, written) = (Ticket::default(), scribe.written());
-        (Self { sources, plugins, recalled, due, written }, last_good)
+        let (due, waits_since, written) = (Ticket::default(), Instant::now(), scribe.written());
+        (Self { sources, plugins, recalled, due, waits_since, written }, last_good)
     }
 
     /// The good revisions from before the restart.
@@ -47,7 +55,8 @@ impl Memory {
         let texts: BTreeMap<_, _> =
             loaded.last_good.iter().filter_map(|(path, text)| Some((path.to_str()?, text))).collect();
         for (path, text) in &texts {
-            self.due = self.sources.put(path, text).unwrap_or(self.due);
+            let ticket = self.sources.put(path, text);
+            self.wait_for(ticket);
         }
         self.sources.retain(|path| texts.contains_key(path));
         let ids: std::collections::BTreeSet<_> = loaded.plugins.keys().map(ToString::to_string).collect();
@@ -55,12 +64,23 @@ impl Memory {
     }
 
     pub fn keep_plugin(&mut self, id: &PluginId, revisions: &[Remembered]) {
-        self.due = self.plugins.put(&id.to_string(), &revisions).unwrap_or(self.due);
+        let ticket = self.plugins.put(&id.to_string(), &revisions);
+        self.wait_for(ticket);
     }
 
-    /// Whether all that has to be on the disk before a push is there.
-    pub fn is_written(&self) -> bool {
-        *self.written.borrow() >= self.due
+    fn wait_for(&mut self, ticket: Option<Ticket>) {
+        let Some(ticket) = ticket else { return };
+        // Asked after the order: it may have been carried out at once.
+        if *self.written.borrow() >= self.due {
+            self.waits_since = Instant::now();
+        }
+        self.due = ticket;
+    }
+
+    /// Until when a push has to wait for the disk; `None` where it need not.
+    pub fn holds_until(&self) -> Option<Instant> {
+        let until = self.waits_since + WRITTEN_WITHIN;
+        (*self.written.borrow() < self.due && Instant::now() < until).then_some(until)
     }
 
     /// Tells when more of it is there.

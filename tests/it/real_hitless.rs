@@ -245,6 +245,9 @@ impl Stage {
 /// A listener with anchors; without the first one its gaps have other names.
 fn template(scene: &Scene, name: &str, upstream: u16, has_authentication: bool) -> String {
     let mut chain = native_chain("in", "upstream");
+    // Held requests last as long as the changes do.
+    let config = &mut chain["filters"][0]["typed_config"]["route_config"];
+    config["virtual_hosts"][0]["routes"][0]["route"]["timeout"] = json!("0s");
     if !has_authentication {
         let filters = chain["filters"][0]["typed_config"]["http_filters"].as_array_mut().expect("it has filters");
         filters.remove(0);

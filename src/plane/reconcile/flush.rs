@@ -18,7 +18,7 @@ use crate::snapshot::Part;
 impl Reconciler {
     /// Gives every touched proxy what it is to run now.
     pub fn flush(&mut self) {
-        if !self.memory.is_written() {
+        if self.memory.holds_until().is_some() {
             // What a restart needs is on the disk before any proxy hears of it (design, section 4).
             return;
         }

@@ -89,8 +89,8 @@ impl Reconciler {
 
     /// When [`Reconciler::flush`] has something to do although nothing happens.
     pub fn next_deadline(&self) -> Option<Instant> {
-        if !self.memory.is_written() {
-            return None;
+        if let Some(until) = self.memory.holds_until() {
+            return Some(until);
         }
         if !self.is_open {
             return self.is_loaded.then_some(self.opens_at);

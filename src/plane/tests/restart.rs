@@ -72,3 +72,20 @@ async fn nothing_is_pushed_before_a_restart_would_know_it() {
     drop((slow, world));
     writing.await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_hangs_keeps_a_change_from_proxies_for_two_seconds_at_most() {
+    let mut world = World::new();
+    let (hanging, _writer) = scribe();
+    world.reconciler = reconciler_with(world.folder.path(), &hanging);
+    world.loaded.last_good.insert("a.yaml".into(), "text".into());
+    world.settle();
+    let (_, served) = world.connect("e1", &[], false);
+    let deadline = world.reconciler.next_deadline().unwrap();
+    tokio::time::sleep_until(deadline).await;
+    // More is ordered all the time.
+    world.loaded.last_good.insert("a.yaml".into(), "newer text".into());
+    world.settle();
+    assert!(served.borrow().is_some());
+    assert_eq!(deadline - tokio::time::Instant::now(), std::time::Duration::ZERO);
+}
