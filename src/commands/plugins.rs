@@ -27,11 +27,14 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
             return watch(&args).await;
         }
         let mut client = args.server.connect().await?;
-        let ListPluginsResponse { plugins, faults } = client.list_plugins(ListPluginsRequest {}).await?.into_inner();
+        let ListPluginsResponse { plugins, faults, module_store_fault: store } =
+            client.list_plugins(ListPluginsRequest {}).await?.into_inner();
         let plugins_json = || plugins.iter().map(view).collect::<Vec<_>>();
         match args.format {
-            Format::Text => print!("{}{}", text(&plugins), refused(&faults)),
-            Format::Json => println!("{:#}", json!({"plugins": plugins_json(), "faults": faults})),
+            Format::Text => print!("{}{}{}", text(&plugins), refused(&faults), unstored(&store)),
+            Format::Json => {
+                println!("{:#}", json!({"plugins": plugins_json(), "faults": faults, "moduleStoreFault": store}))
+            }
         }
         Ok(Outcome::Fine)
     })
@@ -81,6 +84,14 @@ fn text(plugins: &[Plugin]) -> String {
 fn refused(faults: &[String]) -> String {
     let lines: String = faults.iter().map(|fault| format!("{fault}\n")).collect();
     if faults.is_empty() { lines } else { format!("\nrefused:\n{lines}") }
+}
+
+/// What is run all the same, until the next restart.
+fn unstored(fault: &str) -> String {
+    if fault.is_empty() {
+        return String::new();
+    }
+    format!("\nmodules cannot be stored, and are kept in memory only: {fault}\n")
 }
 
 fn summary(plugin: &Plugin) -> String {

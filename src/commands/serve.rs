@@ -7,6 +7,7 @@ use anyhow::bail;
 use tokio_util::sync::CancellationToken;
 
 use super::Outcome;
+use crate::modules::STORE_MAX_BYTES;
 use crate::{plane, telemetry};
 
 /// Runs the control plane.
@@ -30,6 +31,9 @@ pub struct Args {
     /// Folder in which file:// modules are read by the control plane itself, and watched. Repeatable.
     #[arg(long, value_name = "DIR", env = "WASMPLANE_MODULE_FILES", value_delimiter = ',')]
     module_files: Vec<PathBuf>,
+    /// Stored modules that nobody uses go when all of them take more than this. Those in use stay.
+    #[arg(long, value_name = "BYTES", env = "WASMPLANE_MODULE_STORE_MAX_BYTES", default_value_t = STORE_MAX_BYTES)]
+    module_store_max_bytes: u64,
     /// Larger discovery answers are split where the protocol allows it.
     #[arg(long, value_name = "BYTES", env = "WASMPLANE_MAX_RESPONSE_BYTES", default_value_t = 4 << 20)]
     max_response_bytes: usize,
@@ -56,6 +60,7 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
         admin_listen: args.admin_listen,
         data_dir: args.data_dir.unwrap_or_else(default_data_dir),
         module_files: args.module_files,
+        module_store_max_bytes: args.module_store_max_bytes,
         max_response_bytes: args.max_response_bytes,
     };
     tokio::runtime::Runtime::new()?.block_on(async {

@@ -107,9 +107,8 @@ impl Keeper {
 
     /// Verified, inspected, stored, remembered, and only then shown.
     async fn admit(&self, bytes: Bytes) -> Result<(), FetchError> {
-        let checked = self.room.library.admit(bytes, self.reference.sha256).await?;
-        self.room.library.memory.set(&self.reference.location, checked.module.digest);
-        self.room.fetches.count(&self.reference.location, FetchResult::Fetched);
+        let checked = self.room.library.admit(bytes, &self.reference).await?;
+        self.room.fetches.fetched(&self.reference.location, checked.module.bytes.len());
         self.ready(checked);
         Ok(())
     }
@@ -131,8 +130,7 @@ impl Keeper {
     }
 
     async fn fail(&self, error: &FetchError, next: NextTry) {
-        let result = if error.is_about_content() { FetchResult::Refused } else { FetchResult::Unavailable };
-        self.room.fetches.count(&self.reference.location, result);
+        self.room.fetches.failed(&self.reference.location, error);
         let serves_older = self.is_ready() || self.ready_from_store().await;
         tracing::warn!(module = %self.name(), %error, serves_older, "module not available");
         self.room.board.fail(&self.reference, Failure::first(error.to_string(), next));

@@ -3,7 +3,7 @@
 //! Comes in: bytes. Goes out: a [`Checked`] module, or why it is none. Hashing, inspecting and writing happen on threads
 //! for blocking work, a few at a time, so that nothing else waits for a large module.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
@@ -15,7 +15,7 @@ use super::error::FetchError;
 use super::inspect::inspect;
 use super::memory::Memory;
 use super::store::Store;
-use crate::model::{Digest, Module};
+use crate::model::{Digest, Module, ModuleRef};
 
 /// A module that some Envoy takes, and what is odd about it.
 #[derive(Clone, Debug)]
@@ -46,16 +46,22 @@ pub struct Library {
     shelf: Mutex<Shelf>,
     /// As many inspections at a time as there are cores.
     desks: Arc<Semaphore>,
+    /// What is wanted now; `None` before anybody has said so, when nothing may be removed.
+    wanted: Mutex<Option<BTreeSet<ModuleRef>>>,
+    /// `--module-store-max-bytes`.
+    max_bytes: u64,
 }
 
 impl Library {
-    pub fn open(data_dir: &Path) -> Arc<Self> {
+    pub fn open(data_dir: &Path, max_bytes: u64) -> Arc<Self> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Arc::new(Self {
             store: Store::open(data_dir),
             memory: Memory::open(data_dir),
             shelf: Mutex::default(),
             desks: Arc::new(Semaphore::new(cores)),
+            wanted: Mutex::default(),
+            max_bytes,
         })
     }
 
@@ -71,22 +77,40 @@ impl Library {
         self.aside(read).await.ok().flatten()?.ok()
     }
 
-    /// Verifies, inspects and stores what was fetched.
-    pub async fn admit(self: &Arc<Self>, bytes: Bytes, pin: Option<Digest>) -> Result<Checked, FetchError> {
+    /// Verifies, inspects, stores and remembers what was fetched.
+    pub async fn admit(self: &Arc<Self>, bytes: Bytes, reference: &ModuleRef) -> Result<Checked, FetchError> {
+        let (pin, location) = (reference.sha256, reference.location.clone());
         self.aside(move |library| {
             let actual = Digest::of(&bytes);
             if let Some(expected) = pin.filter(|pin| *pin != actual) {
                 return Err(FetchError::DigestMismatch { expected, actual });
             }
-            if let Some(held) = library.held(&actual) {
-                library.store.write(&actual, &bytes);
-                return Ok(held);
-            }
-            let checked = library.check(bytes)?;
+            let checked = match library.held(&actual) {
+                Some(held) => held,
+                None => library.check(bytes)?,
+            };
             library.store.write(&actual, &checked.module.bytes);
+            library.memory.set(&location, actual);
+            if library.store.size() > library.max_bytes {
+                library.collect();
+            }
             Ok(checked)
         })
         .await?
+    }
+
+    /// These are wanted from now on: neither they nor what their locations gave last are removed.
+    pub fn want(&self, refs: &BTreeSet<ModuleRef>) {
+        *self.wanted.lock().unwrap_or_else(PoisonError::into_inner) = Some(refs.clone());
+    }
+
+    fn collect(&self) {
+        let Some(wanted) = self.wanted.lock().unwrap_or_else(PoisonError::into_inner).clone() else { return };
+        let of_reference = |reference: &ModuleRef| reference.sha256.or_else(|| self.memory.get(&reference.location));
+        let awaited: BTreeSet<Digest> = wanted.iter().filter_map(of_reference).collect();
+        let is_used = |digest: &Digest| awaited.contains(digest) || self.held(digest).is_some();
+        self.store.collect(is_used, SystemTime::now(), self.max_bytes);
+        self.memory.retain(|digest| self.store.has(digest) || self.held(digest).is_some());
     }
 
     /// Stores what is in use and not on disk (it may have been full), and removes what nobody has used for long.
@@ -96,8 +120,7 @@ impl Library {
             for checked in held {
                 library.store.write(&checked.module.digest, &checked.module.bytes);
             }
-            library.store.remove_unused(|digest| library.held(digest).is_some(), SystemTime::now());
-            library.memory.retain(|digest| library.store.has(digest) || library.held(digest).is_some());
+            library.collect();
             library.shelf().retain(|_, shelved| shelved.module.strong_count() > 0);
         });
         if let Err(error) = tidied.await {
@@ -151,16 +174,19 @@ impl Library {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{ModuleLocation, PullPolicy};
 
     #[tokio::test]
     async fn a_module_that_the_disk_had_no_room_for_is_stored_later() {
         let parent = tempfile::tempdir().unwrap();
         let data_dir = parent.path().join("data");
         std::fs::write(&data_dir, b"a file is in the way").unwrap();
-        let library = Library::open(&data_dir);
+        let library = Library::open(&data_dir, u64::MAX);
+        let location = ModuleLocation::Http("http://modules.test/a.wasm".to_owned());
+        let reference = ModuleRef { location, sha256: None, pull_policy: PullPolicy::Unspecified, pull_secret: None };
         let text = r#"(module (func (export "proxy_abi_version_0_2_1")) (memory (export "memory") 1)
             (func (export "malloc") (param i32) (result i32) (i32.const 0)))"#;
-        let checked = library.admit(wat::parse_str(text).unwrap().into(), None).await.unwrap();
+        let checked = library.admit(wat::parse_str(text).unwrap().into(), &reference).await.unwrap();
         std::fs::remove_file(&data_dir).unwrap();
         library.tidy_up().await;
         assert!(library.store.has(&checked.module.digest) && library.store.fault().is_none());

@@ -41,7 +41,7 @@ pub use board::{Notes, NotesByModule, States};
 pub use error::FetchError;
 pub use failure::{Failure, NextTry};
 pub use inspect::{Report, Verdict, inspect, releases};
-pub use stats::{FetchResult, Scheme, Stats};
+pub use stats::{FailureReason, FetchResult, Scheme, Stats};
 
 use crate::model::ModuleRef;
 use board::Board;
@@ -64,7 +64,12 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// `--module-files`: below these folders `file://` is read and watched here.
     pub module_files: Vec<PathBuf>,
+    /// `--module-store-max-bytes`: what nobody uses goes when the store takes more.
+    pub store_max_bytes: u64,
 }
+
+/// Room for hundreds of modules.
+pub const STORE_MAX_BYTES: u64 = 4 << 30;
 
 /// The room, as others see it: a cheap handle.
 #[derive(Clone)]
@@ -101,7 +106,7 @@ impl Modules {
             wanted: watch::Sender::default(),
             wishes: AtomicU64::default(),
             board: Board::default(),
-            library: Library::open(&settings.data_dir),
+            library: Library::open(&settings.data_dir, settings.store_max_bytes),
             http: Http::new(limits),
             slots: Slots::default(),
             folders: Folders::new(&settings.module_files),
@@ -115,6 +120,7 @@ impl Modules {
     /// Replaces the set of wanted modules. What was wanted before goes on as it is.
     pub fn want(&self, refs: BTreeSet<ModuleRef>) {
         self.0.board.want(&refs);
+        self.0.library.want(&refs);
         let wish = self.0.wishes.fetch_add(1, Ordering::Relaxed);
         self.0.wanted.send_modify(|wanted| {
             let wish_of = |reference: &ModuleRef| wanted.get(reference).copied().unwrap_or(wish);
@@ -141,7 +147,15 @@ impl Modules {
 
     pub fn stats(&self) -> Stats {
         let store = &self.0.library.store;
-        Stats { fetches: self.0.fetches.counts(), store_bytes: store.size(), store_fault: store.fault() }
+        Stats {
+            fetches: self.0.fetches.fetches(),
+            fetched_bytes: self.0.fetches.fetched_bytes(),
+            failures: self.0.fetches.failures(),
+            store_bytes: store.size(),
+            store_hits: store.hits(),
+            store_removed: store.removed(),
+            store_fault: store.fault(),
+        }
     }
 
     /// Owns the tasks; returns after shutdown, when all of them have ended.

@@ -113,7 +113,11 @@ impl Running {
 
     fn start_at(data_dir: &Path, module_files: &[&Path], pace: Pace) -> Self {
         let module_files = module_files.iter().map(|folder| folder.to_path_buf()).collect();
-        let settings = Settings { data_dir: data_dir.to_owned(), module_files };
+        let settings = Settings { data_dir: data_dir.to_owned(), module_files, store_max_bytes: STORE_MAX_BYTES };
+        Self::start_with(settings, pace)
+    }
+
+    fn start_with(settings: Settings, pace: Pace) -> Self {
         let modules = Modules::with(settings, Limits::default(), pace);
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(modules.clone().run(shutdown.clone()));
@@ -227,6 +231,7 @@ async fn a_failure_says_since_when_and_when_it_is_tried_again() {
     room.want([&remote, &local]);
     let first = room.failure(&remote, 1).await;
     assert!(matches!(first.next, NextTry::At(next) if next >= first.since), "{first:?}");
+    assert!(room.modules.stats().failures[&(Scheme::Http, FailureReason::ServerError)] >= 1);
     let later = room.failure(&remote, first.attempts + 2).await;
     assert_eq!((later.since, &later.reason), (first.since, &first.reason));
     assert_eq!(room.failure(&local, 1).await.next, NextTry::WhenFileChanges);
@@ -236,6 +241,11 @@ async fn a_failure_says_since_when_and_when_it_is_tried_again() {
     assert_eq!(room.failure(&wrong, 1).await.next, NextTry::WhenPluginChanges);
     room.ready(&remote, &module(1)).await;
     assert_eq!(room.modules.notes().borrow()[&remote], Notes::default());
+    let stats = room.modules.stats();
+    assert_eq!(stats.failures[&(Scheme::Http, FailureReason::DigestMismatch)], 1);
+    assert_eq!(stats.failures[&(Scheme::File, FailureReason::File)], 1);
+    assert_eq!(stats.fetched_bytes, BTreeMap::from([(Scheme::Http, module(1).len() as u64)]));
+    assert_eq!((stats.store_bytes, stats.store_hits), (module(1).len() as u64, 0));
 }
 
 #[tokio::test]
@@ -330,6 +340,33 @@ async fn without_a_folder_to_write_modules_are_delivered_from_memory() {
     assert_eq!(room.ready(&wanted, &module(1)).await.bytes, module(1));
     let fault = room.modules.stats().store_fault.unwrap();
     assert!(fault.starts_with(&data_dir.display().to_string()), "{fault}");
+}
+
+#[tokio::test]
+async fn a_store_without_room_keeps_what_is_wanted_and_loses_what_was() {
+    let (data_dir, server) = (folder(), Server::start(Answer::Body(module(1))).await);
+    let [first, second, third] = ["a.wasm", "b.wasm", "c.wasm"].map(|path| server.reference(path));
+    let size = module(1).len() as u64;
+    let settings =
+        || Settings { data_dir: data_dir.path().to_owned(), module_files: Vec::new(), store_max_bytes: 2 * size };
+    let room = Running::start_with(settings(), PACE);
+    room.want([&first, &second]);
+    room.ready(&first, &module(1)).await;
+    room.stop().await;
+
+    // Nothing is removed before it is known what is wanted, and nothing that is.
+    let room = Running::start_with(settings(), PACE);
+    server.set(Answer::Body(module(2)));
+    room.want([&first, &third]);
+    room.ready(&first, &module(1)).await;
+    room.ready(&third, &module(2)).await;
+    server.set(Answer::Body(module(3)));
+    room.want([&third, &always(second.clone())]);
+    room.ready(&always(second.clone()), &module(3)).await;
+    let stats = room.modules.stats();
+    assert_eq!((stats.store_bytes, stats.store_removed), (2 * size, 1));
+    let stored = |number| data_dir.path().join(format!("modules/sha256/{}.wasm", Digest::of(&module(number)))).exists();
+    assert_eq!([1, 2, 3].map(stored), [false, true, true]);
 }
 
 #[tokio::test]

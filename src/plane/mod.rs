@@ -52,6 +52,7 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// Folders in which `file://` is read by the control plane itself.
     pub module_files: Vec<PathBuf>,
+    pub module_store_max_bytes: u64,
     pub max_response_bytes: usize,
 }
 
@@ -62,8 +63,11 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
 
     let (memory, last_good) = memory::Memory::open(&settings.data_dir);
     let directory = Directory::open_with(settings.config, &last_good);
-    let modules =
-        Modules::open(modules::Settings { data_dir: settings.data_dir.clone(), module_files: settings.module_files });
+    let modules = Modules::open(modules::Settings {
+        data_dir: settings.data_dir.clone(),
+        module_files: settings.module_files,
+        store_max_bytes: settings.module_store_max_bytes,
+    });
     let pushes = pushes::Pushes::default();
     let xds_metrics = xds::Metrics::default();
     let metrics = Arc::new(metrics::Metrics::new(&xds_metrics, &modules, &pushes));
@@ -165,7 +169,7 @@ async fn reconcile(
                 }
             }
             Some(query) = inputs.asked.recv() => {
-                answer(&reconciler, query);
+                answer(&reconciler, &inputs.modules, query);
                 continue;
             }
             () = sleep_until(deadline) => {}
@@ -176,12 +180,16 @@ async fn reconcile(
     }
 }
 
-fn answer(reconciler: &Reconciler, query: Query) {
+fn answer(reconciler: &Reconciler, modules: &Modules, query: Query) {
     // A client that has gone does not want its answer.
     match query {
         Query::Proxies(sender) => drop(sender.send(reconciler.list_proxies())),
         Query::Plugins(sender) => {
-            let listed = ListPluginsResponse { plugins: reconciler.list_plugins(), faults: reconciler.list_faults() };
+            let listed = ListPluginsResponse {
+                plugins: reconciler.list_plugins(),
+                faults: reconciler.list_faults(),
+                module_store_fault: modules.stats().store_fault.unwrap_or_default(),
+            };
             drop(sender.send(listed));
         }
         Query::Subjects(sender) => drop(sender.send(reconciler.subjects())),
