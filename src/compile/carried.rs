@@ -42,7 +42,7 @@ fn carried_by(kind: &Kind, index: usize, member: &Member, served: &[Served], cat
         carriers.clear();
     }
     let revision = match &member.run {
-        Run::Revision(revision) | Run::LastGood(revision) => Some(revision.revision),
+        Run::Revision(revision) | Run::LastGood(revision, _) => Some(revision.revision),
         Run::StandIn { .. } | Run::Unsupported { .. } | Run::Disabled | Run::Absent => None,
     };
     Carried {

@@ -134,7 +134,7 @@ impl Reconciler {
 
 /// Selected, but on none of the proxy's listeners.
 fn is_off_listeners(carried: &Carried) -> bool {
-    carried.carriers.is_empty() && matches!(carried.run, Run::Revision(_) | Run::LastGood(_))
+    carried.carriers.is_empty() && matches!(carried.run, Run::Revision(_) | Run::LastGood(..))
 }
 
 fn view_plugin(entry: &PluginEntry, summary: PluginSummary, mut warnings: Vec<String>) -> admin::Plugin {

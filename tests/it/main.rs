@@ -16,6 +16,7 @@ mod real_native;
 mod real_program;
 mod real_questions;
 mod real_refusals;
+mod real_releases;
 mod real_restart;
 mod real_trouble;
 mod real_verdicts;
