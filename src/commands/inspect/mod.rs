@@ -3,16 +3,18 @@
 //! Comes in: a path or URL. Goes out: a report on stdout; the exit code says what Envoy would (0 takes it, 1 refuses it).
 
 mod json;
+mod judged;
 mod text;
 
 use std::path::Path;
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, bail};
 use bytes::Bytes;
 
+use self::judged::{AskedVersion, Judged, parse_version};
 use super::{Format, Outcome};
 use crate::model::EnvoyVersion;
-use crate::modules::{Report, Verdict, download, inspect, read_file, releases};
+use crate::modules::{Report, Verdict, download, inspect, read_file};
 
 /// What a module is, and whether Envoy would take it.
 #[derive(Debug, clap::Args)]
@@ -31,15 +33,12 @@ pub struct Args {
 
 pub fn run(args: Args) -> anyhow::Result<Outcome> {
     let report = inspect(&fetch(&args.module)?);
-    let release = judged_as(args.envoy.as_ref().map(|asked| asked.version));
+    let judged = Judged::of(args.envoy.as_ref());
     match args.format {
-        Format::Text => {
-            print!("{}", text::render(&args.module, &report, release));
-            print!("{}", args.envoy.and_then(|asked| stand_in(&asked, release)).unwrap_or_default());
-        }
-        Format::Json => println!("{:#}", json::render(&args.module, &report, release)),
+        Format::Text => print!("{}", text::render(&args.module, &report, &judged)),
+        Format::Json => println!("{:#}", json::render(&args.module, &report, &judged)),
     }
-    match verdict(&report, release) {
+    match verdict(&report, judged.release) {
         Verdict::Accepted => Ok(Outcome::Fine),
         Verdict::Refused(_) => Ok(Outcome::Finding),
     }
@@ -60,43 +59,6 @@ fn fetch(module: &str) -> anyhow::Result<Bytes> {
         }
         Some((scheme, _)) => bail!("{module}: unknown scheme {scheme}: name a file, or an http(s) URL"),
     }
-}
-
-/// `--envoy`: `1.36` means the newest of 1.36.
-#[derive(Clone, Debug)]
-struct AskedVersion {
-    text: String,
-    version: EnvoyVersion,
-}
-
-fn parse_version(text: &str) -> anyhow::Result<AskedVersion> {
-    let text = text.trim_start_matches('v');
-    let numbers = text.split('.').map(|part| part.parse().map_err(|_| anyhow!(NOT_A_VERSION)));
-    let version = match numbers.collect::<Result<Vec<u32>, _>>()?[..] {
-        [major, minor] => EnvoyVersion::new(major, minor, u32::MAX),
-        [major, minor, patch] => EnvoyVersion::new(major, minor, patch),
-        _ => bail!(NOT_A_VERSION),
-    };
-    Ok(AskedVersion { text: text.to_owned(), version })
-}
-
-const NOT_A_VERSION: &str = "not a version such as 1.36 or 1.36.4";
-
-/// Said where another release had to stand for the one asked for.
-fn stand_in(asked: &AskedVersion, release: EnvoyVersion) -> Option<String> {
-    let is_that_one = release == asked.version || release.to_string().starts_with(&format!("{}.", asked.text));
-    (!is_that_one)
-        .then(|| format!("note     {} is judged as {release}, the nearest release that was measured\n", asked.text))
-}
-
-/// The known release that stands for a version: the newest one that is not newer, else the oldest.
-fn judged_as(version: Option<EnvoyVersion>) -> EnvoyVersion {
-    let known = releases();
-    let found = match version {
-        None => known.last(),
-        Some(version) => known.iter().rev().find(|release| **release <= version).or(known.first()),
-    };
-    *found.expect("the table of releases is not empty")
 }
 
 fn verdict(report: &Report, release: EnvoyVersion) -> &Verdict {
@@ -130,22 +92,6 @@ mod tests {
         assert_eq!(run_on(&module, None), Outcome::Fine);
         assert_eq!(run_on(&module, Some("1.36")), Outcome::Finding);
         assert_eq!(run_on(b"text", None), Outcome::Finding);
-    }
-
-    #[test]
-    fn a_version_is_judged_as_the_newest_known_release_that_is_not_newer() {
-        let cases =
-            [("1.36", "1.36.4"), ("1.38.3", "1.37.0"), ("v1.40.1", "1.40.0"), ("2.0", "1.40.0"), ("1.20", "1.36.4")];
-        for (text, release) in cases {
-            assert_eq!(judged_as(Some(parse_version(text).unwrap().version)).to_string(), release, "{text}");
-        }
-        let note =
-            |text: &str| stand_in(&parse_version(text).unwrap(), judged_as(Some(parse_version(text).unwrap().version)));
-        assert_eq!((note("1.36"), note("1.40.0")), (None, None));
-        assert!(note("1.38").unwrap().starts_with("note     1.38 is judged as 1.37.0"));
-        for text in ["", "1", "1.x", "1.2.3.4"] {
-            assert!(parse_version(text).is_err(), "{text}");
-        }
     }
 
     #[test]

@@ -1,25 +1,36 @@
 //! The report for people: a word and what there is to say, line by line.
 
+use std::collections::BTreeMap;
+
+use super::judged::Judged;
 use super::verdict;
 use crate::model::EnvoyVersion;
-use crate::modules::inspect::{Export, Item};
+use crate::modules::inspect::{Export, Item, Producer, shown_list, shown_name};
 use crate::modules::{Report, Verdict};
 
-pub fn render(module: &str, report: &Report, release: EnvoyVersion) -> String {
+pub fn render(module: &str, report: &Report, judged: &Judged) -> String {
+    let contents = &report.contents;
     let mut lines = vec![
         ("module", module.to_owned()),
         ("format", format(report)),
         ("sha256", report.digest.to_string()),
         ("size", size(report.size)),
     ];
-    if !report.contents.imports.is_empty() {
+    if !contents.name.is_empty() {
+        lines.push(("name", shown_name(&contents.name)));
+    }
+    if !contents.producers.is_empty() {
+        lines.push(("made by", made_by(&contents.producers)));
+    }
+    if !contents.imports.is_empty() {
         lines.push(("imports", wrap(&imports(report))));
     }
-    if !report.contents.exports.is_empty() {
+    if !contents.exports.is_empty() {
         lines.push(("exports", wrap(&exports(report))));
     }
     lines.extend(report.warnings.iter().map(|warning| ("warning", warning.clone())));
-    lines.extend(verdict_lines(report, release).into_iter().map(|line| ("envoy", line)));
+    lines.extend(judged.note.iter().map(|note| ("note", note.clone())));
+    lines.extend(verdict_lines(report, judged.release).into_iter().map(|line| ("envoy", line)));
     lines.into_iter().map(|(name, value)| format!("{name:<9}{value}\n")).collect()
 }
 
@@ -38,16 +49,31 @@ fn size(bytes: usize) -> String {
     }
 }
 
+/// More names than this are counted: a plugin's own are some forty.
+const MAX_NAMES: usize = 100;
+/// More modules to import from than this are counted: a plugin has two.
+const MAX_MODULES: usize = 10;
+
+/// `Rust, rustc 1.90.0`: languages without their version, which is an edition or empty.
+fn made_by(producers: &[Producer]) -> String {
+    let named = producers.iter().map(|producer| match producer.field.as_str() {
+        "language" => shown_name(&producer.name),
+        _ => format!("{} {}", shown_name(&producer.name), shown_name(&producer.version)).trim().to_owned(),
+    });
+    named.collect::<Vec<_>>().join(", ")
+}
+
 /// `env: a b; wasi_snapshot_preview1: c`, one line per module that is imported from.
 fn imports(report: &Report) -> Vec<String> {
-    let mut modules: Vec<(&str, Vec<&str>)> = Vec::new();
+    let mut modules: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for import in &report.contents.imports {
-        match modules.iter_mut().find(|(module, _)| *module == import.module) {
-            Some((_, names)) => names.push(&import.name),
-            None => modules.push((&import.module, vec![&import.name])),
-        }
+        modules.entry(&import.module).or_default().push(&import.name);
     }
-    modules.into_iter().map(|(module, names)| format!("{module}: {}", names.join(" "))).collect()
+    let more = modules.len().saturating_sub(MAX_MODULES);
+    let line =
+        |(module, names): (&str, Vec<&str>)| format!("{}: {}", shown_name(module), shown_list(&names, MAX_NAMES, " "));
+    let lines = modules.into_iter().take(MAX_MODULES).map(line);
+    lines.chain((more > 0).then(|| format!("and from {more} more"))).collect()
 }
 
 /// What Envoy looks at; a toolchain's own exports are only counted.
@@ -62,7 +88,7 @@ fn exports(report: &Report) -> Vec<String> {
         report.contents.exports.iter().filter(is_of_note).map(|export| export.name.as_str()).collect();
     let others = report.contents.exports.len() - of_note.len();
     let rest = (others > 0).then(|| format!("and {others} more"));
-    [of_note.join(" ")].into_iter().filter(|line| !line.is_empty()).chain(rest).collect()
+    [shown_list(&of_note, MAX_NAMES, " ")].into_iter().filter(|line| !line.is_empty()).chain(rest).collect()
 }
 
 /// Continues under the first line.
@@ -85,7 +111,7 @@ fn verdict_lines(report: &Report, release: EnvoyVersion) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::inspect::{judged_as, tests::MODULE};
+    use crate::commands::inspect::tests::MODULE;
     use crate::modules::inspect;
 
     #[test]
@@ -103,6 +129,22 @@ mod tests {
              envoy    but 1.36.4 refuses it: imports wasi_snapshot_preview1.fd_sync, which this Envoy does not provide (1.39.3 does)\n",
             report.digest, report.size
         );
-        assert_eq!(render("a.wasm", &report, judged_as(None)), expected);
+        assert_eq!(render("a.wasm", &report, &Judged::of(None)), expected);
+    }
+
+    #[test]
+    fn a_hostile_module_fills_no_screen_and_clears_none() {
+        let long = "x".repeat(1_000);
+        let imports: String = (0..300).map(|n| format!(r#"(import "{}{long}" "\1b[2J{n}" (func))"#, n % 20)).collect();
+        let exports: String = (0..300).map(|n| format!(r#"(func (export "proxy_{n}\07{long}"))"#)).collect();
+        let text = format!(r#"(module {imports} {exports} (@producers (language "\1b[31mRust" "")))"#);
+        let report = inspect(&wat::parse_str(text).unwrap());
+        let shown = render("a.wasm", &report, &Judged::of(None));
+        assert!(!shown.contains(|character: char| character.is_control() && character != '\n'), "{shown}");
+        assert!(
+            shown.len() < 20_000 && shown.contains("and 200 more") && shown.contains("and from 10 more"),
+            "{}",
+            shown.len()
+        );
     }
 }

