@@ -13,6 +13,7 @@ mod real_fleet;
 mod real_lifecycle;
 mod real_load;
 mod real_native;
+mod real_plugins;
 mod real_program;
 mod real_questions;
 mod real_refusals;
