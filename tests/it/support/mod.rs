@@ -9,6 +9,7 @@ pub mod http;
 pub mod load;
 pub mod module_server;
 pub mod modules;
+pub mod registry;
 pub mod scene;
 pub mod upstream;
 
