@@ -14,6 +14,7 @@ mod disk;
 mod error;
 mod folders;
 mod http;
+pub mod image;
 pub mod inspect;
 mod keeper;
 mod library;
