@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::image::ImageError;
+use super::pin::Compared;
 use crate::model::Digest;
 
 /// One failed attempt to get a module. The text goes into the plugin's status.
@@ -34,7 +36,11 @@ pub enum FetchError {
 
     /// The bytes are not the ones that the plugin pinned. Not tried again over the network.
     #[error("sha256 mismatch: expected {expected}, got {actual}")]
-    DigestMismatch { expected: Digest, actual: Digest },
+    DigestMismatch { expected: Digest, actual: Compared },
+
+    /// No module can be taken out of what came. Not tried again if it is pinned.
+    #[error(transparent)]
+    Image(#[from] ImageError),
 
     /// No known Envoy would take the module. Not tried again if it is pinned.
     #[error("{reason}")]
@@ -57,12 +63,16 @@ impl FetchError {
     pub fn is_about_content(&self) -> bool {
         matches!(
             self,
-            Self::TooLarge { .. } | Self::DigestMismatch { .. } | Self::Refused { .. } | Self::Crashed { .. }
+            Self::TooLarge { .. }
+                | Self::DigestMismatch { .. }
+                | Self::Image(_)
+                | Self::Refused { .. }
+                | Self::Crashed { .. }
         )
     }
 
     /// A pin names the very bytes, so that no later attempt can end otherwise.
     pub fn is_final_when_pinned(&self) -> bool {
-        matches!(self, Self::DigestMismatch { .. } | Self::Refused { .. } | Self::Crashed { .. })
+        matches!(self, Self::DigestMismatch { .. } | Self::Image(_) | Self::Refused { .. } | Self::Crashed { .. })
     }
 }

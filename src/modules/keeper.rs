@@ -122,8 +122,12 @@ impl Keeper {
 
     /// The pinned bytes, or what the location gave last time. False if they are not at hand.
     async fn ready_from_store(&self) -> bool {
-        let digest = self.reference.sha256.or_else(|| self.room.library.memory.get(&self.reference.location));
-        let Some(digest) = digest else { return false };
+        let memory = &self.room.library.memory;
+        let remembered = match self.reference.sha256 {
+            Some(pin) => Some(memory.pinned(pin)),
+            None => memory.get(&self.reference.location),
+        };
+        let Some(digest) = remembered else { return false };
         let Some(checked) = self.room.library.load(digest).await else { return false };
         self.ready(checked);
         true

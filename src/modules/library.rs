@@ -12,8 +12,10 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 
 use super::error::FetchError;
+use super::image::{self, Extracted, Layout, UnpackLimits};
 use super::inspect::inspect;
 use super::memory::Memory;
+use super::pin::{self, Subject};
 use super::store::Store;
 use crate::model::{Digest, Module};
 
@@ -22,6 +24,16 @@ use crate::model::{Digest, Module};
 pub struct Checked {
     pub module: Arc<Module>,
     pub warnings: Arc<[String]>,
+}
+
+impl Checked {
+    /// Says this as well.
+    fn with(mut self, warnings: Vec<String>) -> Self {
+        if !warnings.is_empty() {
+            self.warnings = self.warnings.iter().cloned().chain(warnings).collect();
+        }
+        self
+    }
 }
 
 type Shelf = HashMap<Digest, Shelved>;
@@ -71,22 +83,35 @@ impl Library {
         self.aside(read).await.ok().flatten()?.ok()
     }
 
-    /// Verifies, inspects and stores what was fetched.
-    pub async fn admit(self: &Arc<Self>, bytes: Bytes, pin: Option<Digest>) -> Result<Checked, FetchError> {
+    /// Unpacks, verifies, inspects and stores what was fetched.
+    pub async fn admit(self: &Arc<Self>, body: Bytes, pin: Option<Digest>) -> Result<Checked, FetchError> {
         self.aside(move |library| {
-            let actual = Digest::of(&bytes);
-            if let Some(expected) = pin.filter(|pin| *pin != actual) {
-                return Err(FetchError::DigestMismatch { expected, actual });
+            let served = Digest::of(&body);
+            let Extracted { module, layout, warnings, .. } = image::unwrap(body, &UnpackLimits::default())?;
+            let mut digests = vec![(Subject::Module, served)];
+            if layout != Layout::Plain {
+                digests = vec![(Subject::Body, served), (Subject::Module, Digest::of(&module))];
             }
-            if let Some(held) = library.held(&actual) {
-                library.store.write(&actual, &bytes);
-                return Ok(held);
+            let pinned = pin.map(|pin| pin::compare(pin, &digests)).transpose()?;
+            let checked = library.take_in(module)?;
+            if pinned == Some(Subject::Body) {
+                library.memory.set_packed(served, checked.module.digest);
             }
-            let checked = library.check(bytes)?;
-            library.store.write(&actual, &checked.module.bytes);
-            Ok(checked)
+            Ok(checked.with(warnings))
         })
         .await?
+    }
+
+    /// Inspects and stores one module.
+    fn take_in(&self, module: Bytes) -> Result<Checked, FetchError> {
+        let digest = Digest::of(&module);
+        if let Some(held) = self.held(&digest) {
+            self.store.write(&digest, &module);
+            return Ok(held);
+        }
+        let checked = self.check(module)?;
+        self.store.write(&digest, &checked.module.bytes);
+        Ok(checked)
     }
 
     /// Stores what is in use and not on disk (it may have been full), and removes what nobody has used for long.

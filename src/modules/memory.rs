@@ -14,7 +14,7 @@ use crate::model::{Digest, ModuleLocation};
 
 pub struct Memory {
     path: PathBuf,
-    /// By the location's text. One entry per location that was ever fetched and is still stored.
+    /// By the location's text, or the digest of packed bytes. One entry for each that was ever fetched and is still stored.
     digests: Mutex<BTreeMap<String, Digest>>,
 }
 
@@ -43,8 +43,23 @@ impl Memory {
 
     /// Remembers on disk, too, if that can be written.
     pub fn set(&self, location: &ModuleLocation, digest: Digest) {
+        self.insert(location.to_string(), digest);
+    }
+
+    /// The module that a pin stands for: the one that was in the packed bytes of that digest, or the very one.
+    pub fn pinned(&self, pin: Digest) -> Digest {
+        let digests = self.digests.lock().unwrap_or_else(PoisonError::into_inner);
+        digests.get(&packed_key(pin)).copied().unwrap_or(pin)
+    }
+
+    /// Remembers what was in packed bytes. It stays true wherever they come from.
+    pub fn set_packed(&self, packed: Digest, module: Digest) {
+        self.insert(packed_key(packed), module);
+    }
+
+    fn insert(&self, key: String, digest: Digest) {
         let mut digests = self.digests.lock().unwrap_or_else(PoisonError::into_inner);
-        if digests.insert(location.to_string(), digest) != Some(digest) {
+        if digests.insert(key, digest) != Some(digest) {
             self.save(&digests);
         }
     }
@@ -70,6 +85,11 @@ impl Memory {
     }
 }
 
+/// No location looks like this: each has a scheme and two slashes.
+fn packed_key(packed: Digest) -> String {
+    format!("sha256:{packed}")
+}
+
 fn parse(text: &[u8]) -> Result<BTreeMap<String, Digest>, serde_json::Error> {
     let texts: BTreeMap<String, String> = serde_json::from_slice(text)?;
     Ok(texts.into_iter().filter_map(|(location, digest)| Some((location, digest.parse().ok()?))).collect())
@@ -92,6 +112,16 @@ mod tests {
         assert_eq!(memory.get(&location()), Some(digest));
         memory.retain(|_| false);
         assert_eq!(Memory::open(data_dir.path()).get(&location()), None);
+    }
+
+    #[test]
+    fn a_pin_of_packed_bytes_leads_to_the_module_that_was_in_them() {
+        let data_dir = tempfile::tempdir().unwrap();
+        let (packed, module) = (Digest::of(b"packed"), Digest::of(b"module"));
+        let memory = Memory::open(data_dir.path());
+        assert_eq!(memory.pinned(packed), packed);
+        memory.set_packed(packed, module);
+        assert_eq!(Memory::open(data_dir.path()).pinned(packed), module);
     }
 
     #[test]

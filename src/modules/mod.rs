@@ -20,6 +20,7 @@ mod keeper;
 mod library;
 mod memory;
 mod pace;
+mod pin;
 mod slots;
 mod stats;
 mod store;

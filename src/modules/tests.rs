@@ -209,6 +209,40 @@ async fn what_envoy_would_refuse_fails_with_the_reason_until_it_is_mended() {
     room.ready(&wanted, &module(1)).await;
 }
 
+fn gzip(content: &[u8]) -> Vec<u8> {
+    use std::io::Write as _;
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(content).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[tokio::test]
+async fn a_packed_module_may_be_pinned_by_either_digest_and_survives_a_restart_without_the_server() {
+    let packed = gzip(&module(1));
+    let (server, data_dir) = (Server::start(Answer::Body(packed.clone())).await, tempfile::tempdir().unwrap());
+    let plain = server.reference("a.wasm.gz");
+    let by_body = pinned(server.reference("b.wasm.gz"), &packed);
+    let by_module = pinned(server.reference("c.wasm.gz"), &module(1));
+    let wrong = pinned(server.reference("d.wasm.gz"), &module(2));
+    let room = Running::start(data_dir.path(), &[]);
+    room.want([&plain, &by_body, &by_module, &wrong]);
+    for wanted in [&plain, &by_body, &by_module] {
+        assert_eq!(room.ready(wanted, &module(1)).await.bytes, module(1));
+    }
+    let [expected, body, inside] = [&module(2), &packed, &module(1)].map(|content| Digest::of(content));
+    assert_eq!(
+        room.failed(&wrong).await,
+        format!("sha256 mismatch: expected {expected}, got {body} for the body as served and {inside} for the module")
+    );
+    room.stop().await;
+    server.task.abort();
+    let room = Running::start(data_dir.path(), &[]);
+    room.want([&plain, &by_body, &by_module]);
+    for wanted in [&plain, &by_body, &by_module] {
+        assert_eq!(room.ready(wanted, &module(1)).await.bytes, module(1));
+    }
+}
+
 #[tokio::test]
 async fn bytes_that_are_not_the_pinned_ones_fail_and_are_not_fetched_again() {
     let (data_dir, server) = (folder(), Server::start(Answer::Body(module(1))).await);

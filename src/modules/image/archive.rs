@@ -111,22 +111,21 @@ impl Walk<'_> {
 
     /// True if the block only describes the entry after it.
     fn take_extra<R: Read>(&mut self, entry: &mut tar::Entry<'_, R>, extras: &mut Extras) -> Result<bool, ImageError> {
-        let name_limit = self.budget.limits.name as u64;
         match entry.header().entry_type() {
             EntryType::GNULongName => {
-                let name = self.read_extra(entry, name_limit + 1)?;
-                self.set_once(&mut extras.name, trim_nul(name))?;
+                let name = self.read_name(entry)?;
+                self.set_once(&mut extras.name, name)?;
             }
             EntryType::GNULongLink => {
-                let link = self.read_extra(entry, name_limit + 1)?;
-                self.set_once(&mut extras.link, trim_nul(link))?;
+                let link = self.read_name(entry)?;
+                self.set_once(&mut extras.link, link)?;
             }
             EntryType::XHeader => {
-                let records = self.read_extra(entry, PAX_LIMIT)?;
+                let records = self.read_extra(entry, "a PAX header", PAX_LIMIT)?;
                 self.take_pax(&records, extras)?;
             }
             EntryType::XGlobalHeader => {
-                let records = self.read_extra(entry, PAX_LIMIT)?;
+                let records = self.read_extra(entry, "a PAX header", PAX_LIMIT)?;
                 self.check_global(&records)?;
                 // Describes no entry in particular.
                 return Ok(true);
@@ -140,13 +139,23 @@ impl Walk<'_> {
         Ok(true)
     }
 
-    fn read_extra(&mut self, reader: &mut impl Read, limit: u64) -> Result<Vec<u8>, ImageError> {
+    /// A name as content, which ends with a NUL.
+    fn read_name(&mut self, reader: &mut impl Read) -> Result<Vec<u8>, ImageError> {
+        let mut name = self.read_extra(reader, "a name", self.budget.limits.name as u64)?;
+        if name.last() == Some(&0) {
+            name.pop();
+        }
+        Ok(name)
+    }
+
+    fn read_extra(&mut self, reader: &mut impl Read, what: &str, limit: u64) -> Result<Vec<u8>, ImageError> {
         self.count_entry()?;
         let mut content = Vec::new();
-        let read = reader.take(limit + 1).read_to_end(&mut content);
+        // One more for the NUL of a name, and one to see that there is more.
+        let read = reader.take(limit + 2).read_to_end(&mut content);
         read.map_err(|error| self.budget.judge(self.what, &error))?;
-        if content.len() as u64 > limit {
-            return Err(self.too_large("a name or header", limit));
+        if content.len() as u64 > limit + 1 {
+            return Err(self.too_large(what, limit));
         }
         Ok(content)
     }
@@ -271,13 +280,6 @@ impl Walk<'_> {
     fn too_large(&self, what: &str, limit: u64) -> ImageError {
         ImageError::TooLarge { what: format!("{}: {what}", self.what), limit: bytes(limit) }
     }
-}
-
-fn trim_nul(mut name: Vec<u8>) -> Vec<u8> {
-    if name.last() == Some(&0) {
-        name.pop();
-    }
-    name
 }
 
 type Record<'a> = (&'a [u8], &'a [u8]);

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 
 use super::archive::{Tally, walk};
 use super::error::{ImageError, listed, shown};
-use super::limits::{Budget, UnpackLimits, bytes};
+use super::limits::{Budget, CUT, UnpackLimits, bytes};
 use super::maistra::{MANIFEST_LIMIT, ManifestDefaults};
 use super::packing::{open, read_limited};
 use super::path;
@@ -66,6 +66,37 @@ impl<'a> Container<'a> {
                 Ok(Extracted { module, layout: Layout::Maistra, defaults: Some(defaults), warnings })
             }
             (None, None) => Err(self.nothing(consumer)),
+        }
+    }
+
+    /// The module of an archive that is no image: `plugin.wasm`, what `manifest.yaml` names, the only `.wasm` file, or the
+    /// only file.
+    pub fn extract_packed(&self) -> Result<Extracted, ImageError> {
+        let has_plugin = self.plugin()?.is_some();
+        if has_plugin || self.manifest().is_some() {
+            return Ok(Extracted { layout: Layout::Packed, ..self.extract(Consumer::Plugin, Layout::Packed)? });
+        }
+        let is_wasm = |(path, _): &(&[u8], Place)| path.ends_with(b".wasm");
+        let modules: Vec<_> = self.tree.files().filter(is_wasm).collect();
+        let files: Vec<_> = self.tree.files().take(2).collect();
+        match (&modules[..], &files[..]) {
+            ([(path, place)], _) | ([], [(path, place)]) => {
+                let module = self.content(&shown(path), *place)?.into();
+                Ok(Extracted { module, layout: Layout::Packed, defaults: None, warnings: Vec::new() })
+            }
+            ([], _) => Err(self.no_module(format!("{}files seen: {}", self.advice(), self.seen()))),
+            _ => Err(self.no_module(format!("more than one module: {}; name the right one plugin.wasm", self.seen()))),
+        }
+    }
+
+    /// What else the archive may be.
+    fn advice(&self) -> &'static str {
+        let is_saved_image =
+            [b"oci-layout".as_slice(), b"manifest.json"].iter().any(|name| self.tree.find(name).is_ok());
+        if is_saved_image {
+            "it is a saved container image: push it to a registry (skopeo copy, docker load and push); "
+        } else {
+            "no .wasm file in it; "
         }
     }
 
@@ -135,7 +166,7 @@ impl<'a> Container<'a> {
             Ok(ControlFlow::Break(()))
         })?;
         if found.len() as u64 != place.size {
-            let reason = format!("{name} ends too early: the upload or download was cut short");
+            let reason = format!("{name} {CUT}");
             return Err(ImageError::Broken { what: what.clone(), reason });
         }
         Ok(found)

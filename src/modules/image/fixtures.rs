@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use tar::{Builder, Header};
+use tar::{Builder, EntryType, Header};
 
 use super::{Document, Manifest, parse};
 use crate::model::Digest;
@@ -15,9 +15,12 @@ pub const MODULE: &[u8] = b"\0asm\x01\0\0\0";
 /// One entry of an archive.
 pub enum Item<'a> {
     File(&'a str, &'a [u8]),
+    Folder(&'a str),
+    Symlink(&'a str, &'a str),
+    HardLink(&'a str, &'a str),
 }
 
-pub use Item::File;
+pub use Item::{File, Folder, HardLink, Symlink};
 
 pub fn tar(items: &[Item<'_>]) -> Vec<u8> {
     let mut builder = Builder::new(Vec::new());
@@ -29,9 +32,49 @@ pub fn tar(items: &[Item<'_>]) -> Vec<u8> {
                 header.set_size(content.len() as u64);
                 builder.append_data(&mut header, name, *content).unwrap();
             }
+            Folder(name) => {
+                header.set_entry_type(EntryType::Directory);
+                header.set_size(0);
+                builder.append_data(&mut header, name, std::io::empty()).unwrap();
+            }
+            Symlink(name, target) => {
+                header.set_entry_type(EntryType::Symlink);
+                header.set_size(0);
+                builder.append_link(&mut header, name, target).unwrap();
+            }
+            HardLink(name, target) => {
+                header.set_entry_type(EntryType::Link);
+                header.set_size(0);
+                builder.append_link(&mut header, name, target).unwrap();
+            }
         }
     }
     builder.into_inner().unwrap()
+}
+
+/// A header block such as no well-meant tool writes: nothing is checked.
+pub fn block(name: &[u8], kind: u8, size: &[u8], link: &[u8]) -> Vec<u8> {
+    let mut header = Header::new_gnu();
+    let bytes = header.as_mut_bytes();
+    bytes[..name.len()].copy_from_slice(name);
+    bytes[124..124 + size.len()].copy_from_slice(size);
+    bytes[156] = kind;
+    bytes[157..157 + link.len()].copy_from_slice(link);
+    header.set_cksum();
+    header.as_bytes().to_vec()
+}
+
+/// A header and its content, filled up to whole blocks.
+pub fn entry(name: &str, kind: u8, content: &[u8]) -> Vec<u8> {
+    let mut entry = block(name.as_bytes(), kind, format!("{:011o}", content.len()).as_bytes(), b"");
+    entry.extend_from_slice(content);
+    entry.resize(entry.len().next_multiple_of(512), 0);
+    entry
+}
+
+/// The end of an archive.
+pub fn end() -> Vec<u8> {
+    vec![0; 1024]
 }
 
 pub fn gzip(content: &[u8]) -> Vec<u8> {

@@ -50,16 +50,21 @@ pub fn bytes(count: u64) -> String {
     }
 }
 
+/// Said of what lacks its end.
+pub const CUT: &str = "ends too early: the upload or download was cut short";
+
 /// What is left of the limits while one image or body is unpacked.
 pub struct Budget {
     pub limits: UnpackLimits,
     unpacked: Cell<u64>,
     is_exceeded: Cell<bool>,
+    /// Nothing more came: what is missing then was cut off.
+    is_at_end: Cell<bool>,
 }
 
 impl Budget {
     pub fn new(limits: &UnpackLimits) -> Self {
-        Self { limits: *limits, unpacked: Cell::new(0), is_exceeded: Cell::new(false) }
+        Self { limits: *limits, unpacked: Cell::new(0), is_exceeded: Cell::new(false), is_at_end: Cell::new(false) }
     }
 
     /// Counts all that is read.
@@ -74,7 +79,8 @@ impl Budget {
             return ImageError::TooLarge { what, limit: bytes(self.limits.unpacked) };
         }
         let reason = match error.kind() {
-            io::ErrorKind::UnexpectedEof => "ends too early: the upload or download was cut short".to_owned(),
+            io::ErrorKind::UnexpectedEof => CUT.to_owned(),
+            _ if self.is_at_end.get() => CUT.to_owned(),
             _ => format!("damaged: {}", super::error::shown(error.to_string().as_bytes())),
         };
         ImageError::Broken { what: what.to_owned(), reason }
@@ -90,6 +96,7 @@ pub struct Watched<'a, R> {
 impl<R: Read> Read for Watched<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.reader.read(buffer)?;
+        self.budget.is_at_end.set(read == 0 && !buffer.is_empty());
         let unpacked = self.budget.unpacked.get().saturating_add(read as u64);
         self.budget.unpacked.set(unpacked);
         if unpacked > self.budget.limits.unpacked {

@@ -5,6 +5,7 @@
 //! trial and error, and everything from outside has a limit: over it is refused, never cut.
 
 mod archive;
+mod body;
 mod container;
 mod document;
 mod error;
@@ -21,6 +22,7 @@ mod tree;
 
 use bytes::Bytes;
 
+pub use body::unwrap;
 pub use document::{DOCUMENT_LIMIT, Descriptor, Document, Index, Manifest, Platform, parse};
 pub use error::ImageError;
 pub use layout::Layout;

@@ -44,8 +44,7 @@ pub fn open<'a>(what: &str, content: &'a [u8], nesting: usize, budget: &'a Budge
     while let Some(compression) = compression(&opened.head) {
         let mut packing = opened.packing;
         if packing.len() == nesting {
-            let reason = format!("packed more than {nesting} times over: publish the .wasm file itself");
-            return Err(ImageError::Broken { what: what.to_owned(), reason });
+            return Err(too_often(what, budget.limits.nesting));
         }
         packing.push(compression);
         let decoded = decode(compression, opened.reader, budget).map_err(failed)?;
@@ -55,6 +54,12 @@ pub fn open<'a>(what: &str, content: &'a [u8], nesting: usize, budget: &'a Budge
         opened.reader = Box::new(budget.watch(opened.reader));
     }
     Ok(opened)
+}
+
+/// Said at the limit of wrappings.
+pub fn too_often(what: &str, nesting: usize) -> ImageError {
+    let reason = format!("packed more than {nesting} times over: publish the .wasm file itself");
+    ImageError::Broken { what: what.to_owned(), reason }
 }
 
 fn peek<'a>(mut reader: Box<dyn Read + 'a>) -> io::Result<Opened<'a>> {

@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 
-use super::fixtures::{File, Image, MODULE, gzip, image, tar, zstd};
-use super::media_types::{
+use super::super::fixtures::{File, Image, MODULE, gzip, image, tar, zstd};
+use super::super::media_types::{
     CNCF_CONFIG, CNCF_LAYER, DOCKER_CONFIG, DOCKER_MANIFEST, OCI_CONFIG, OCI_MANIFEST, OCI_TAR_GZIP, SOLO_CONFIG,
     SOLO_LAYER, WASM_TO_OCI_LAYER,
 };
-use super::{Consumer, Extracted, ImageError, Layout, UnpackLimits};
+use super::super::{Consumer, Extracted, ImageError, Layout, UnpackLimits};
 
 const OCI_TAR: &str = "application/vnd.oci.image.layer.v1.tar";
 const DOCKER_TAR: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
@@ -21,7 +21,7 @@ fn extract_for(consumer: Consumer, image: &Image) -> Result<Extracted, ImageErro
     image.manifest.extract_for(consumer, blobs, &UnpackLimits::default())
 }
 
-fn extract(image: &Image) -> Result<Extracted, ImageError> {
+pub fn extract(image: &Image) -> Result<Extracted, ImageError> {
     extract_for(Consumer::Plugin, image)
 }
 
