@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::error::FetchError;
+use super::registry::PullError;
 use crate::model::ModuleLocation;
 
 /// Where a module was asked for.
@@ -82,28 +83,53 @@ pub enum FailureReason {
     DigestMismatch,
     /// Inspection: no Envoy would take it.
     Refused,
+    /// A body or image that no module can be taken out of.
+    Image,
+    /// A pull secret that is of no use.
+    Secret,
+    /// An answer that no registry gives.
+    Protocol,
+    /// No room for the download.
+    Disk,
     /// A bug.
     Crashed,
-    Unsupported,
 }
 
 impl FailureReason {
     pub fn of(error: &FetchError) -> Self {
         match error {
-            FetchError::Status { status, .. } => match status.as_u16() {
-                401 | 403 => Self::Denied,
-                404 | 410 => Self::NotFound,
-                429 => Self::RateLimited,
-                500..=599 => Self::ServerError,
-                _ => Self::OtherStatus,
-            },
+            FetchError::Status { status, .. } => Self::of_status(*status),
             FetchError::Transport { .. } => Self::Transport,
             FetchError::TooLarge { .. } => Self::TooLarge,
             FetchError::File { .. } | FetchError::NotAFile { .. } | FetchError::Outside { .. } => Self::File,
             FetchError::DigestMismatch { .. } => Self::DigestMismatch,
+            FetchError::Image(_) => Self::Image,
             FetchError::Refused { .. } => Self::Refused,
             FetchError::Crashed { .. } => Self::Crashed,
-            FetchError::OciUnsupported => Self::Unsupported,
+            FetchError::Pull { cause, .. } => Self::of_pull(cause),
+        }
+    }
+
+    fn of_pull(error: &PullError) -> Self {
+        match error {
+            PullError::Answer { status, .. } => Self::of_status(*status),
+            PullError::Transport { .. } => Self::Transport,
+            PullError::Digest { .. } => Self::DigestMismatch,
+            PullError::TooLarge { .. } => Self::TooLarge,
+            PullError::Size { .. } | PullError::Protocol { .. } => Self::Protocol,
+            PullError::Secret { .. } => Self::Secret,
+            PullError::Image(_) | PullError::Reference(_) => Self::Image,
+            PullError::Disk { .. } => Self::Disk,
+        }
+    }
+
+    fn of_status(status: http::StatusCode) -> Self {
+        match status.as_u16() {
+            401 | 403 => Self::Denied,
+            404 | 410 => Self::NotFound,
+            429 => Self::RateLimited,
+            500..=599 => Self::ServerError,
+            _ => Self::OtherStatus,
         }
     }
 
@@ -121,7 +147,10 @@ impl FailureReason {
             Self::DigestMismatch => "digest_mismatch",
             Self::Refused => "refused",
             Self::Crashed => "crashed",
-            Self::Unsupported => "unsupported",
+            Self::Image => "image",
+            Self::Secret => "secret",
+            Self::Protocol => "protocol",
+            Self::Disk => "disk",
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::model::{Code, Digest, Module, ModuleLocation, ModuleState, PullPolicy
 const PACE: Pace = Pace {
     first_retry: Duration::from_millis(5),
     slowest_retry: Duration::from_millis(20),
+    longest_obedience: Duration::from_millis(20),
     patience: Duration::from_millis(50),
     poll: Duration::from_millis(50),
     settle: Duration::from_millis(10),
@@ -113,7 +114,7 @@ impl Running {
 
     fn start_at(data_dir: &Path, module_files: &[&Path], pace: Pace) -> Self {
         let module_files = module_files.iter().map(|folder| folder.to_path_buf()).collect();
-        let settings = Settings { data_dir: data_dir.to_owned(), module_files, store_max_bytes: STORE_MAX_BYTES };
+        let settings = Settings { data_dir: data_dir.to_owned(), module_files, ..Settings::default() };
         Self::start_with(settings, pace)
     }
 
@@ -125,7 +126,7 @@ impl Running {
     }
 
     fn want<const N: usize>(&self, refs: [&ModuleRef; N]) {
-        self.modules.want(refs.into_iter().cloned().collect());
+        self.modules.want(refs.into_iter().cloned().collect(), &BTreeSet::new());
     }
 
     async fn state(&self, reference: &ModuleRef, is_it: impl Fn(&ModuleState) -> bool) -> ModuleState {
@@ -222,6 +223,40 @@ async fn what_envoy_would_refuse_fails_with_the_reason_until_it_is_mended() {
     room.ready(&wanted, &module(1)).await;
 }
 
+fn gzip(content: &[u8]) -> Vec<u8> {
+    use std::io::Write as _;
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(content).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[tokio::test]
+async fn a_packed_module_may_be_pinned_by_either_digest_and_survives_a_restart_without_the_server() {
+    let packed = gzip(&module(1));
+    let (server, data_dir) = (Server::start(Answer::Body(packed.clone())).await, tempfile::tempdir().unwrap());
+    let plain = server.reference("a.wasm.gz");
+    let by_body = pinned(server.reference("b.wasm.gz"), &packed);
+    let by_module = pinned(server.reference("c.wasm.gz"), &module(1));
+    let wrong = pinned(server.reference("d.wasm.gz"), &module(2));
+    let room = Running::start(data_dir.path(), &[]);
+    room.want([&plain, &by_body, &by_module, &wrong]);
+    for wanted in [&plain, &by_body, &by_module] {
+        assert_eq!(room.ready(wanted, &module(1)).await.bytes, module(1));
+    }
+    let [expected, body, inside] = [&module(2), &packed, &module(1)].map(|content| Digest::of(content));
+    assert_eq!(
+        room.failed(&wrong).await,
+        format!("sha256 mismatch: expected {expected}, got {body} for the body as served and {inside} for the module")
+    );
+    room.stop().await;
+    server.task.abort();
+    let room = Running::start(data_dir.path(), &[]);
+    room.want([&plain, &by_body, &by_module]);
+    for wanted in [&plain, &by_body, &by_module] {
+        assert_eq!(room.ready(wanted, &module(1)).await.bytes, module(1));
+    }
+}
+
 #[tokio::test]
 async fn a_failure_says_since_when_and_when_it_is_tried_again() {
     let (data_dir, server, files) = (folder(), Server::start(Answer::Status(503)).await, folder());
@@ -281,7 +316,7 @@ async fn a_slow_server_delays_nobody_else() {
     let mut refs: BTreeSet<_> = (0..50).map(|number| slow.reference(&format!("{number}.wasm"))).collect();
     let wanted = quick.reference("a.wasm");
     refs.insert(wanted.clone());
-    room.modules.want(refs);
+    room.modules.want(refs, &BTreeSet::new());
     room.ready(&wanted, &module(1)).await;
 }
 
@@ -348,7 +383,7 @@ async fn a_store_without_room_keeps_what_is_wanted_and_loses_what_was() {
     let [first, second, third] = ["a.wasm", "b.wasm", "c.wasm"].map(|path| server.reference(path));
     let size = module(1).len() as u64;
     let settings =
-        || Settings { data_dir: data_dir.path().to_owned(), module_files: Vec::new(), store_max_bytes: 2 * size };
+        || Settings { data_dir: data_dir.path().to_owned(), store_max_bytes: 2 * size, ..Settings::default() };
     let room = Running::start_with(settings(), PACE);
     room.want([&first, &second]);
     room.ready(&first, &module(1)).await;
@@ -457,10 +492,10 @@ async fn a_path_that_leads_out_of_the_folder_is_neither_read_nor_passed_on() {
 }
 
 #[tokio::test]
-async fn other_files_are_the_proxys_own_and_oci_is_for_later() {
+async fn other_files_are_the_proxys_own_and_what_is_no_image_reference_fails() {
     let data_dir = folder();
     let (own, relative) = (file(Path::new("/etc/plugins/a.wasm")), file(Path::new("a.wasm")));
-    let oci = reference(ModuleLocation::Oci("ghcr.io/x/y:1".to_owned()));
+    let oci = reference(ModuleLocation::Oci("r.test/UPPER:1".to_owned()));
     let room = Running::start(data_dir.path(), &[]);
     room.want([&own, &relative, &oci]);
     for (wanted, path) in [(&own, "/etc/plugins/a.wasm"), (&relative, "a.wasm")] {
@@ -469,5 +504,7 @@ async fn other_files_are_the_proxys_own_and_oci_is_for_later() {
         room.state(wanted, is_it).await;
         assert!(room.modules.notes().borrow()[wanted].warnings[0].starts_with("on the proxy's own disk"));
     }
-    assert!(room.failed(&oci).await.starts_with("oci modules are not supported yet by this version: publish"));
+    assert!(room.failed(&oci).await.starts_with("oci://r.test/UPPER:1: repository \"UPPER\": "));
+    let failing = room.modules.notes().borrow()[&oci].failing.clone().unwrap();
+    assert_eq!(failing.next, NextTry::WhenPluginChanges);
 }

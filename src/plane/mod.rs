@@ -53,6 +53,9 @@ pub struct Settings {
     /// Folders in which `file://` is read by the control plane itself.
     pub module_files: Vec<PathBuf>,
     pub module_store_max_bytes: u64,
+    /// Where modules may come from.
+    pub network: modules::NetworkSettings,
+    pub tag_refresh: Option<modules::TagRefresh>,
     pub max_response_bytes: usize,
 }
 
@@ -67,6 +70,8 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
         data_dir: settings.data_dir.clone(),
         module_files: settings.module_files,
         store_max_bytes: settings.module_store_max_bytes,
+        network: settings.network,
+        tag_refresh: settings.tag_refresh,
     });
     let pushes = pushes::Pushes::default();
     let xds_metrics = xds::Metrics::default();
@@ -152,8 +157,10 @@ async fn reconcile(
             Ok(()) = inputs.directory.changed() => {
                 let loaded = inputs.directory.borrow_and_update().clone();
                 reconciler.pushes.begin();
-                let wanted = reconciler.on_loaded(loaded);
-                inputs.modules.want(wanted);
+                // Before the plugins that name them.
+                inputs.modules.know(Arc::new(loaded.secrets.clone()));
+                let (wanted, changed) = reconciler.on_loaded(loaded);
+                inputs.modules.want(wanted, &changed);
             }
             Ok(()) = states.changed() => {
                 let states = states.borrow_and_update().clone();

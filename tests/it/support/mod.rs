@@ -10,6 +10,7 @@ pub mod judge;
 pub mod load;
 pub mod module_server;
 pub mod modules;
+pub mod registry;
 pub mod scene;
 pub mod upstream;
 
