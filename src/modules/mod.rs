@@ -34,12 +34,11 @@ mod transport;
 mod watcher;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::Instant;
@@ -50,7 +49,7 @@ pub use error::FetchError;
 pub use failure::{Failure, NextTry};
 pub use image::{Layout, ManifestDefaults};
 pub use inspect::{Report, Verdict, inspect, releases};
-pub use once::{Fetched, Progress, Pushed, Upload, download, fetch_once, push};
+pub use once::{Fetched, Progress, Pushed, Upload, fetch_once, push};
 pub use registry::{PullError, Secrets};
 pub use stats::{FailureReason, FetchResult, Scheme, Stats};
 pub use transport::{
@@ -276,11 +275,6 @@ fn note_crash(ended: Result<(), JoinError>) {
     if let Some(error) = ended.err().filter(JoinError::is_panic) {
         tracing::error!(%error, "a module's task crashed: this is a bug in wasmplane");
     }
-}
-
-/// Reads one module's bytes from the local disk, for commands.
-pub fn read_file(path: &Path) -> Result<Bytes, FetchError> {
-    folders::read_file(path, Limits::default().size)
 }
 
 #[cfg(test)]

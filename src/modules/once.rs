@@ -120,9 +120,3 @@ async fn push_with(text: &str, transport: Arc<Transport>, upload: Upload, watch:
     let digest = session.put_manifest(upload.manifest, upload.media_type).await?;
     Ok(Pushed { reference: reference.to_string(), digest })
 }
-
-/// Fetches one module over http(s).
-pub async fn download(url: &str) -> Result<Bytes, FetchError> {
-    let location = ModuleLocation::Http(url.to_owned());
-    Ok(fetch_once(&location, Settings::default(), Arc::new(|_| {})).await?.module)
-}

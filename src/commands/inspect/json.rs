@@ -2,15 +2,15 @@
 
 use serde_json::{Value, json};
 
-use super::judged::Judged;
-use super::verdict;
+use super::Subject;
 use crate::model::EnvoyVersion;
-use crate::modules::{Report, Verdict};
+use crate::modules::{ManifestDefaults, Verdict};
 
 /// More imports or exports than this are counted, not listed.
 const MAX_LISTED: usize = 2000;
 
-pub fn render(module: &str, report: &Report, judged: &Judged) -> Value {
+pub fn render(module: &str, subject: &Subject) -> Value {
+    let Subject { fetched, report, judged } = subject;
     let contents = &report.contents;
     let imports = contents
         .imports
@@ -30,6 +30,9 @@ pub fn render(module: &str, report: &Report, judged: &Judged) -> Value {
     json!({
         "module": module,
         "format": report.format.describe(),
+        "layout": fetched.layout.as_str(),
+        "image": fetched.image.map(|digest| digest.to_string()),
+        "defaults": fetched.defaults.as_ref().map(of_defaults),
         "sha256": report.digest.to_string(),
         "size": report.size,
         "abi": report.abi.map(|abi| abi.replace('_', ".")),
@@ -42,11 +45,22 @@ pub fn render(module: &str, report: &Report, judged: &Judged) -> Value {
         "exportCount": contents.exports.len(),
         "imports": imports.collect::<Vec<_>>(),
         "exports": exports.collect::<Vec<_>>(),
-        "warnings": report.warnings,
+        "warnings": subject.warnings().collect::<Vec<_>>(),
         "asked": judged.asked,
         "note": judged.note,
-        "verdict": of_verdict(judged.release, verdict(report, judged.release)),
+        "verdict": of_verdict(judged.release, subject.verdict()),
         "verdicts": verdicts.collect::<Vec<_>>(),
+    })
+}
+
+fn of_defaults(defaults: &ManifestDefaults) -> Value {
+    json!({
+        "name": defaults.name,
+        "description": defaults.description,
+        "version": defaults.version,
+        "phase": defaults.phase.as_str(),
+        "priority": defaults.priority,
+        "module": defaults.module,
     })
 }
 

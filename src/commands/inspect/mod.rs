@@ -6,20 +6,20 @@ mod json;
 mod judged;
 mod text;
 
-use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use bytes::Bytes;
 
 use self::judged::{AskedVersion, Judged, parse_version};
+use super::network::NetworkArgs;
 use super::{Format, Outcome};
-use crate::model::EnvoyVersion;
-use crate::modules::{Report, Verdict, download, inspect, read_file};
+use crate::model::{EnvoyVersion, ModuleLocation};
+use crate::modules::{Fetched, Report, Verdict, fetch_once, inspect};
 
 /// What a module is, and whether Envoy would take it.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A file, or an http(s) URL.
+    /// A file, an http(s) URL, or an image as oci://HOST/PATH[:TAG][@DIGEST].
     #[arg(value_name = "URL|FILE")]
     module: String,
 
@@ -29,35 +29,53 @@ pub struct Args {
 
     #[arg(long, value_enum, default_value_t)]
     format: Format,
+
+    #[command(flatten)]
+    network: NetworkArgs,
 }
 
 pub fn run(args: Args) -> anyhow::Result<Outcome> {
-    let report = inspect(&fetch(&args.module)?);
-    let judged = Judged::of(args.envoy.as_ref());
+    let location = location(&args.module)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let fetch = fetch_once(&location, args.network.settings()?, Arc::new(|_| {}));
+    let fetched = runtime.context("no runtime for the download")?.block_on(fetch)?;
+    let subject = Subject { report: inspect(&fetched.module), judged: Judged::of(args.envoy.as_ref()), fetched };
     match args.format {
-        Format::Text => print!("{}", text::render(&args.module, &report, &judged)),
-        Format::Json => println!("{:#}", json::render(&args.module, &report, &judged)),
+        Format::Text => print!("{}", text::render(&args.module, &subject)),
+        Format::Json => println!("{:#}", json::render(&args.module, &subject)),
     }
-    match verdict(&report, judged.release) {
+    match subject.verdict() {
         Verdict::Accepted => Ok(Outcome::Fine),
         Verdict::Refused(_) => Ok(Outcome::Finding),
     }
 }
 
-fn fetch(module: &str) -> anyhow::Result<Bytes> {
-    if let Some(path) = module.strip_prefix("file://") {
-        return Ok(read_file(Path::new(path))?);
+/// A module, where it came from, and what is to be said of it.
+struct Subject {
+    fetched: Fetched,
+    report: Report,
+    judged: Judged,
+}
+
+impl Subject {
+    fn verdict(&self) -> &Verdict {
+        verdict(&self.report, self.judged.release)
     }
+
+    /// What is odd about the packaging, then about the module.
+    fn warnings(&self) -> impl Iterator<Item = &String> {
+        let defaults = self.fetched.defaults.iter().flat_map(|defaults| &defaults.warnings);
+        self.fetched.warnings.iter().chain(defaults).chain(&self.report.warnings)
+    }
+}
+
+fn location(module: &str) -> anyhow::Result<ModuleLocation> {
     match module.split_once("://") {
-        None => Ok(read_file(Path::new(module))?),
-        Some(("http" | "https", _)) => {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            Ok(runtime.context("no runtime for the download")?.block_on(download(module))?)
-        }
-        Some(("oci", _)) => {
-            bail!("oci images are not supported yet by this version: name the module's file or http(s) URL")
-        }
-        Some((scheme, _)) => bail!("{module}: unknown scheme {scheme}: name a file, or an http(s) URL"),
+        None => Ok(ModuleLocation::File(module.into())),
+        Some(("file", path)) => Ok(ModuleLocation::File(path.into())),
+        Some(("http" | "https", _)) => Ok(ModuleLocation::Http(module.to_owned())),
+        Some(("oci", reference)) => Ok(ModuleLocation::Oci(reference.to_owned())),
+        Some((scheme, _)) => bail!("{module}: unknown scheme {scheme}: name a file, or an http(s) or oci URL"),
     }
 }
 
@@ -83,7 +101,13 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), content).unwrap();
         let module = file.path().display().to_string();
-        run(Args { module, envoy: envoy.map(|text| parse_version(text).unwrap()), format: Format::Json }).unwrap()
+        run(Args {
+            module,
+            envoy: envoy.map(|text| parse_version(text).unwrap()),
+            format: Format::Json,
+            network: NetworkArgs::default(),
+        })
+        .unwrap()
     }
 
     #[test]
@@ -95,11 +119,24 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_had_is_an_error_with_its_name() {
-        let error = |module: &str| fetch(module).unwrap_err().to_string();
+    fn what_is_packed_is_unpacked_and_what_cannot_be_had_is_an_error_with_its_name() {
+        let module = wat::parse_str(MODULE).unwrap();
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut packed, &module).unwrap();
+        assert_eq!(run_on(&packed.finish().unwrap(), None), Outcome::Fine);
+
+        let error = |module: &str| {
+            let args =
+                Args { module: module.to_owned(), envoy: None, format: Format::Text, network: NetworkArgs::default() };
+            run(args).unwrap_err().to_string()
+        };
         assert_eq!(error("/no/such.wasm"), "/no/such.wasm: No such file or directory (os error 2)");
         assert_eq!(error("file:///no/such.wasm"), error("/no/such.wasm"));
-        assert!(error("oci://ghcr.io/x/y:1").starts_with("oci images are not supported yet"));
+        assert!(
+            error("oci://127.0.0.1:1/x/y:1").starts_with("oci://127.0.0.1:1/x/y:1: "),
+            "{}",
+            error("oci://127.0.0.1:1/x/y:1")
+        );
         assert!(error("ftp://x/y").starts_with("ftp://x/y: unknown scheme ftp"));
     }
 }
