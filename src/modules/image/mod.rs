@@ -6,6 +6,7 @@
 
 mod archive;
 mod body;
+mod compose;
 mod container;
 mod document;
 mod error;
@@ -23,6 +24,7 @@ mod tree;
 use bytes::Bytes;
 
 pub use body::unwrap;
+pub use compose::{Composed, Recipe, compose};
 pub use document::{DOCUMENT_LIMIT, Descriptor, Document, Index, Manifest, Platform, parse};
 pub use error::ImageError;
 pub use layout::Layout;
