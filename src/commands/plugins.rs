@@ -5,7 +5,9 @@ use serde_json::{Value, json};
 use super::admin_client::{ServerArgs, block_on};
 use super::{Format, Outcome, table};
 use crate::protobuf::admin::watch_rollout_response::Event;
-use crate::protobuf::admin::{Counts, ListPluginsRequest, ListPluginsResponse, Plugin, WatchRolloutRequest};
+use crate::protobuf::admin::{
+    Counts, ListPluginsRequest, ListPluginsResponse, ModuleFailure, Plugin, WatchRolloutRequest,
+};
 
 /// Plugins of a running control plane, and how far each has been rolled out.
 #[derive(Debug, clap::Args)]
@@ -101,9 +103,18 @@ fn other_states(counts: &Counts) -> Vec<String> {
 
 fn remarks(plugin: &Plugin) -> Vec<String> {
     let module = (!plugin.module_error.is_empty()).then(|| format!("module not loaded: {}", plugin.module_error));
+    let failure = plugin.module_failure.as_ref().map(failure);
     let answers = plugin.messages.iter().filter(|message| **message != plugin.module_error).cloned();
     let warnings = plugin.warnings.iter().map(|warning| format!("warning: {warning}"));
-    module.into_iter().chain(answers).chain(warnings).collect()
+    module.into_iter().chain(failure).chain(answers).chain(warnings).collect()
+}
+
+/// How long the module has been failing, and what comes next. Why is said elsewhere.
+fn failure(failure: &ModuleFailure) -> String {
+    let ModuleFailure { since, attempts, next_try, tried_again, .. } = failure;
+    let times = if *attempts == 1 { format!("at {since}") } else { format!("{attempts} times since {since}") };
+    let next = if next_try.is_empty() { tried_again.clone() } else { format!("at {next_try}") };
+    format!("the module failed {times}; tried again {next}")
 }
 
 fn view(plugin: &Plugin) -> Value {
@@ -130,6 +141,13 @@ fn view(plugin: &Plugin) -> Value {
         "runningRevision": plugin.running_revision,
         "moduleDigest": plugin.module_digest,
         "moduleError": plugin.module_error,
+        "moduleFailure": plugin.module_failure.as_ref().map(|failure| json!({
+            "reason": failure.reason,
+            "since": failure.since,
+            "attempts": failure.attempts,
+            "nextTry": Some(&failure.next_try).filter(|time| !time.is_empty()),
+            "triedAgain": Some(&failure.tried_again).filter(|condition| !condition.is_empty()),
+        })),
         "proxies": {
             "total": counts.total,
             "notLoaded": counts.not_loaded,
@@ -143,4 +161,30 @@ fn view(plugin: &Plugin) -> Value {
         "warnings": plugin.warnings,
         "conditions": conditions,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_module_that_is_not_to_be_had_says_since_when_and_when_it_is_tried_again() {
+        let failing = |attempts, next_try: &str, tried_again: &str| {
+            failure(&ModuleFailure {
+                reason: "GET http://m/a.wasm: 404 Not Found".into(),
+                since: "2026-05-01T10:00:00Z".into(),
+                attempts,
+                next_try: next_try.into(),
+                tried_again: tried_again.into(),
+            })
+        };
+        assert_eq!(
+            failing(3, "2026-05-01T10:05:00Z", ""),
+            "the module failed 3 times since 2026-05-01T10:00:00Z; tried again at 2026-05-01T10:05:00Z"
+        );
+        assert_eq!(
+            failing(1, "", "when the file changes"),
+            "the module failed at 2026-05-01T10:00:00Z; tried again when the file changes"
+        );
+    }
 }

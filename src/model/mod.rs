@@ -3,12 +3,14 @@
 //! Comes in: values that some other room has already checked. Goes out: the same values, compared, ordered, spelled.
 //! Invariant: no IO, no clock, no Kubernetes, no gRPC.
 
+mod docker_config;
 mod module;
 mod plugin;
 mod proxy;
 mod revision;
 mod template;
 
+pub use docker_config::{Credential, DOCKER_HUB, DockerConfig, InvalidDockerConfig, PullSecret};
 pub use module::{Code, Digest, InvalidDigest, Module, ModuleLocation, ModuleRef, ModuleState, PullPolicy};
 pub use plugin::{
     EnvVar, EnvVarSource, FailStrategy, InvalidPluginId, LuaProgram, Plugin, PluginId, PluginKind, PluginType,

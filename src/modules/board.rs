@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use super::failure::Failure;
 use crate::model::{Code, ModuleRef, ModuleState};
 
-/// What is to be said of a module that is ready.
+/// What is to be said of a module beside its state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Notes {
-    /// Why a newer one is not to be had: the last failure since it became ready.
-    pub failing: Option<String>,
+    /// Why it, or a newer one, is not to be had: the attempts that failed since the last success.
+    pub failing: Option<Failure>,
     /// What inspection found odd, or that nobody inspected it.
     pub warnings: Arc<[String]>,
 }
@@ -71,11 +72,12 @@ impl Board {
     }
 
     /// Last known good stays; only what never was ready fails.
-    pub fn fail(&self, reference: &ModuleRef, reason: String) {
-        if self.is_ready(reference) {
-            let warnings = self.notes.borrow().get(reference).map(|notes| notes.warnings.clone()).unwrap_or_default();
-            self.note(reference, Notes { failing: Some(reason), warnings });
-        } else {
+    pub fn fail(&self, reference: &ModuleRef, failure: Failure) {
+        let before = self.notes.borrow().get(reference).cloned().unwrap_or_default();
+        let failure = failure.following(before.failing.as_ref());
+        let reason = failure.reason.clone();
+        self.note(reference, Notes { failing: Some(failure), ..before });
+        if !self.is_ready(reference) {
             self.set(reference, ModuleState::Failed { reason });
         }
     }
@@ -119,6 +121,7 @@ fn is_same(left: &ModuleState, right: &ModuleState) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::failure::NextTry;
     use super::*;
     use crate::model::{ModuleLocation, PullPolicy};
 
@@ -131,15 +134,20 @@ mod tests {
         Code::OnProxy(path.into())
     }
 
+    fn gone() -> Failure {
+        Failure::first("gone".to_owned(), NextTry::WhenFileChanges)
+    }
+
     #[test]
     fn a_failure_keeps_what_is_ready_and_is_noted() {
         let board = Board::default();
         let module = reference("/a");
         board.want(&BTreeSet::from([module.clone()]));
         board.ready(&module, code("/a"), Arc::from(["odd".to_owned()]));
-        board.fail(&module, "gone".to_owned());
+        let failure = gone();
+        board.fail(&module, failure.clone());
         assert!(board.is_ready(&module));
-        let expected = Notes { failing: Some("gone".to_owned()), warnings: Arc::from(["odd".to_owned()]) };
+        let expected = Notes { failing: Some(failure), warnings: Arc::from(["odd".to_owned()]) };
         assert_eq!(board.notes().borrow()[&module], expected);
         board.ready(&module, code("/a"), Arc::from([]));
         assert_eq!(board.notes().borrow()[&module], Notes::default());
@@ -151,13 +159,24 @@ mod tests {
         let module = reference("/a");
         let wanted = BTreeSet::from([module.clone()]);
         board.want(&wanted);
-        board.fail(&module, "gone".to_owned());
+        board.fail(&module, gone());
         let (states, notes) = (board.states(), board.notes());
         board.want(&wanted);
-        board.fail(&module, "gone".to_owned());
         board.ready(&reference("/not-wanted"), code("/b"), Arc::from([]));
         assert!(!states.has_changed().unwrap() && !notes.has_changed().unwrap());
         board.want(&BTreeSet::new());
         assert!(states.has_changed().unwrap() && states.borrow().is_empty());
+    }
+
+    #[test]
+    fn a_row_of_failures_changes_the_notes_and_not_the_state() {
+        let board = Board::default();
+        let module = reference("/a");
+        board.want(&BTreeSet::from([module.clone()]));
+        board.fail(&module, gone());
+        let states = board.states();
+        board.fail(&module, gone());
+        assert!(!states.has_changed().unwrap());
+        assert_eq!(board.notes().borrow()[&module].failing.as_ref().map(|failure| failure.attempts), Some(2));
     }
 }

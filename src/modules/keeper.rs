@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use super::Room;
 use super::error::FetchError;
+use super::failure::{Failure, NextTry};
 use super::folders::{Place, read_below};
 use super::http::shown;
 use super::library::Checked;
@@ -33,7 +34,7 @@ impl Keeper {
                 Place::Proxy => self.pass_through(path),
                 Place::Ours { folder } => self.keep_file(&folder, path).await,
             },
-            ModuleLocation::Oci(_) => self.fail(&FetchError::OciUnsupported).await,
+            ModuleLocation::Oci(_) => self.fail(&FetchError::OciUnsupported, NextTry::WhenPluginChanges).await,
         }
     }
 
@@ -51,11 +52,11 @@ impl Keeper {
         let mut backoff = Backoff::new(&self.room.pace);
         loop {
             let Err(error) = self.fetch_patiently(url).await else { return };
-            self.fail(&error).await;
             if self.is_pinned() && error.is_final_when_pinned() {
-                return;
+                return self.fail(&error, NextTry::WhenPluginChanges).await;
             }
             let wait = if error.is_about_content() { self.room.pace.slowest_retry } else { backoff.next() };
+            self.fail(&error, NextTry::after(wait)).await;
             tokio::time::sleep(wait).await;
         }
     }
@@ -91,7 +92,7 @@ impl Keeper {
             // Looked at before it is read: what changes meanwhile is seen as a change.
             let seen = look(path).await;
             if let Err(error) = self.read(folder, path).await {
-                self.fail(&error).await;
+                self.fail(&error, NextTry::WhenFileChanges).await;
             }
             follower.changed(seen, &self.room.pace).await;
         }
@@ -133,12 +134,12 @@ impl Keeper {
         true
     }
 
-    async fn fail(&self, error: &FetchError) {
+    async fn fail(&self, error: &FetchError, next: NextTry) {
         let result = if error.is_about_content() { FetchResult::Refused } else { FetchResult::Unavailable };
         self.room.fetches.count(&self.reference.location, result);
         let serves_older = self.is_ready() || self.ready_from_store().await;
         tracing::warn!(module = %self.name(), %error, serves_older, "module not available");
-        self.room.board.fail(&self.reference, error.to_string());
+        self.room.board.fail(&self.reference, Failure::first(error.to_string(), next));
     }
 
     fn is_ready(&self) -> bool {

@@ -12,6 +12,7 @@
 mod board;
 mod disk;
 mod error;
+mod failure;
 mod folders;
 mod http;
 pub mod image;
@@ -40,6 +41,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use board::{Notes, NotesByModule, States};
 pub use error::FetchError;
+pub use failure::{Failure, NextTry};
 pub use inspect::{Report, Verdict, inspect, releases};
 pub use stats::{FetchResult, Scheme, Stats};
 

@@ -149,10 +149,19 @@ impl Running {
 
     /// The failure of a module that is ready from before.
     async fn failing(&self, reference: &ModuleRef) -> String {
+        self.failure(reference, 1).await.reason
+    }
+
+    /// The failures in a row, once they are so many.
+    async fn failure(&self, reference: &ModuleRef, attempts: u32) -> Failure {
+        let failure = |notes: &NotesByModule| {
+            let failing = notes.get(reference)?.failing.clone();
+            failing.filter(|failure| failure.attempts >= attempts)
+        };
         let mut notes = self.modules.notes();
-        let notes = notes.wait_for(|notes| notes.get(reference).is_some_and(|notes| notes.failing.is_some()));
+        let notes = notes.wait_for(|notes| failure(notes).is_some());
         let notes = tokio::time::timeout(Duration::from_secs(20), notes).await.expect("in time").unwrap();
-        notes[reference].failing.clone().unwrap()
+        failure(&notes).unwrap()
     }
 
     async fn stop(self) {
@@ -241,6 +250,26 @@ async fn a_packed_module_may_be_pinned_by_either_digest_and_survives_a_restart_w
     for wanted in [&plain, &by_body, &by_module] {
         assert_eq!(room.ready(wanted, &module(1)).await.bytes, module(1));
     }
+}
+
+#[tokio::test]
+async fn a_failure_says_since_when_and_when_it_is_tried_again() {
+    let (data_dir, server, files) = (folder(), Server::start(Answer::Status(503)).await, folder());
+    let (remote, local) = (server.reference("a.wasm"), file(&files.path().join("b.wasm")));
+    let wrong = pinned(server.reference("c.wasm"), &module(2));
+    let room = Running::start(data_dir.path(), &[files.path()]);
+    room.want([&remote, &local]);
+    let first = room.failure(&remote, 1).await;
+    assert!(matches!(first.next, NextTry::At(next) if next >= first.since), "{first:?}");
+    let later = room.failure(&remote, first.attempts + 2).await;
+    assert_eq!((later.since, &later.reason), (first.since, &first.reason));
+    assert_eq!(room.failure(&local, 1).await.next, NextTry::WhenFileChanges);
+
+    server.set(Answer::Body(module(1)));
+    room.want([&remote, &wrong]);
+    assert_eq!(room.failure(&wrong, 1).await.next, NextTry::WhenPluginChanges);
+    room.ready(&remote, &module(1)).await;
+    assert_eq!(room.modules.notes().borrow()[&remote], Notes::default());
 }
 
 #[tokio::test]

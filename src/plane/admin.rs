@@ -24,8 +24,8 @@ use crate::protobuf::admin::admin_server::{Admin, AdminServer};
 use crate::protobuf::admin::watch_rollout_response::Event;
 use crate::protobuf::admin::{
     DiffManifestsRequest, DiffManifestsResponse, ExplainProxyRequest, ExplainProxyResponse, Explanation,
-    FILE_DESCRIPTOR_SET, ListPluginsRequest, ListPluginsResponse, ListProxiesRequest, ListProxiesResponse, Plugin,
-    Proxy, WatchRolloutRequest, WatchRolloutResponse,
+    FILE_DESCRIPTOR_SET, ListPluginsRequest, ListPluginsResponse, ListProxiesRequest, ListProxiesResponse,
+    ModuleFailure, Plugin, Proxy, WatchRolloutRequest, WatchRolloutResponse,
 };
 use crate::rollout::PluginSummary;
 use crate::sources::{Loaded, load_texts};
@@ -188,6 +188,14 @@ impl Admin for AdminService {
     }
 }
 
+/// That a module failed once more, for the same reason, is no change of its plugin.
+fn without_attempts(plugin: &Plugin) -> Plugin {
+    let module_failure = plugin.module_failure.as_ref();
+    let module_failure =
+        module_failure.map(|failure| ModuleFailure { attempts: 0, next_try: String::new(), ..failure.clone() });
+    Plugin { module_failure, ..plugin.clone() }
+}
+
 /// Sends what changed, until the watcher or the control plane goes.
 async fn watch_rollout(mut state: AdminState, events: mpsc::Sender<WatchRolloutResponse>) {
     let mut known: BTreeMap<String, Plugin> = BTreeMap::new();
@@ -196,7 +204,8 @@ async fn watch_rollout(mut state: AdminState, events: mpsc::Sender<WatchRolloutR
         let Some(listed) = ask(&state.queries, Query::Plugins).await else { return };
         let plugins: BTreeMap<_, _> = listed.plugins.into_iter().map(|plugin| (plugin.id.clone(), plugin)).collect();
         let removed = known.keys().filter(|id| !plugins.contains_key(*id)).cloned().map(Event::Removed);
-        let changed = plugins.values().filter(|plugin| known.get(&plugin.id) != Some(plugin)).cloned();
+        let is_news = |plugin: &&Plugin| known.get(&plugin.id).map(without_attempts) != Some(without_attempts(plugin));
+        let changed = plugins.values().filter(is_news).cloned();
         for event in removed.chain(changed.map(Event::Plugin)) {
             if events.send(WatchRolloutResponse { event: Some(event) }).await.is_err() {
                 return;

@@ -9,6 +9,7 @@ mod fleet;
 mod keepsakes;
 mod memory;
 mod metrics;
+mod module_view;
 mod plugin_fields;
 mod proxies;
 mod pushes;

@@ -18,6 +18,7 @@ mod real_questions;
 mod real_refusals;
 mod real_restart;
 mod real_trouble;
+mod real_verdicts;
 mod real_wasmplugin;
 mod support;
 mod support_selftest;

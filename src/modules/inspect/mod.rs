@@ -5,11 +5,16 @@
 mod advice;
 mod contents;
 mod host;
+mod sections;
+mod shape;
+mod shown;
 mod sniff;
+mod start;
 mod verdict;
 
 pub use contents::{Contents, Export, Import, Item};
 pub use host::releases;
+pub use sections::Producer;
 pub use sniff::Format;
 pub use verdict::Verdict;
 

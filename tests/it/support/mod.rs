@@ -6,9 +6,11 @@
 pub mod control_plane;
 pub mod envoy;
 pub mod http;
+pub mod judge;
 pub mod load;
 pub mod module_server;
 pub mod modules;
+pub mod registry;
 pub mod scene;
 pub mod upstream;
 
