@@ -14,6 +14,8 @@ mod disk;
 mod error;
 mod failure;
 mod folders;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod http;
 pub mod image;
 pub mod inspect;
