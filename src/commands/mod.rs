@@ -5,6 +5,7 @@ pub mod bootstrap;
 pub mod diff;
 pub mod explain;
 pub mod inspect;
+pub mod network;
 pub mod plugins;
 pub mod proxies;
 pub mod quickstart;

@@ -57,7 +57,7 @@ fn text(plugins: &[Plugin]) -> String {
     if plugins.is_empty() {
         return "no plugin is known\n".into();
     }
-    let head = ["ID", "PROGRAMMED", "OTHER STATES", "REVISION", "MODULE"];
+    let head = ["ID", "PROGRAMMED", "OTHER STATES", "REVISION", "MODULE", "IMAGE"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     let mut said = String::new();
     for plugin in plugins {
@@ -68,6 +68,7 @@ fn text(plugins: &[Plugin]) -> String {
             other_states(&counts).join(", "),
             plugin.running_revision.clone(),
             plugin.module_digest.chars().take(12).collect(),
+            plugin.image_digest.chars().take(12).collect(),
         ]);
         for line in remarks(plugin) {
             said.push_str(&format!("{}: {line}\n", plugin.id));
@@ -140,6 +141,7 @@ fn view(plugin: &Plugin) -> Value {
         "desiredRevision": plugin.desired_revision,
         "runningRevision": plugin.running_revision,
         "moduleDigest": plugin.module_digest,
+        "imageDigest": plugin.image_digest,
         "moduleError": plugin.module_error,
         "moduleFailure": plugin.module_failure.as_ref().map(|failure| json!({
             "reason": failure.reason,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::failure::Failure;
-use crate::model::{Code, ModuleRef, ModuleState};
+use crate::model::{Code, Digest, ModuleRef, ModuleState};
 
 /// What is to be said of a module beside its state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub struct Notes {
     pub failing: Option<Failure>,
     /// What inspection found odd, or that nobody inspected it.
     pub warnings: Arc<[String]>,
+    /// The image that the module is of, by the digest of what the reference named.
+    pub image: Option<Digest>,
 }
 
 pub type States = Arc<BTreeMap<ModuleRef, ModuleState>>;
@@ -66,9 +68,26 @@ impl Board {
     }
 
     /// True if it is another module than before.
-    pub fn ready(&self, reference: &ModuleRef, code: Code, warnings: Arc<[String]>) -> bool {
-        self.note(reference, Notes { failing: None, warnings });
+    pub fn ready(&self, reference: &ModuleRef, code: Code, warnings: Arc<[String]>, image: Option<Digest>) -> bool {
+        self.note(reference, Notes { failing: None, warnings, image });
         self.set(reference, ModuleState::Ready(code))
+    }
+
+    /// What is ready was found to be current: the row of failures has ended.
+    pub fn succeed(&self, reference: &ModuleRef) {
+        let before = self.notes.borrow().get(reference).cloned().unwrap_or_default();
+        self.note(reference, Notes { failing: None, ..before });
+    }
+
+    /// Says this of what is ready as well. False if it is said already.
+    pub fn warn_once(&self, reference: &ModuleRef, warning: &String) -> bool {
+        let before = self.notes.borrow().get(reference).cloned().unwrap_or_default();
+        if before.warnings.contains(warning) {
+            return false;
+        }
+        let warnings = before.warnings.iter().cloned().chain([warning.clone()]).collect();
+        self.note(reference, Notes { failing: None, warnings, ..before });
+        true
     }
 
     /// Last known good stays; only what never was ready fails.
@@ -143,13 +162,13 @@ mod tests {
         let board = Board::default();
         let module = reference("/a");
         board.want(&BTreeSet::from([module.clone()]));
-        board.ready(&module, code("/a"), Arc::from(["odd".to_owned()]));
+        board.ready(&module, code("/a"), Arc::from(["odd".to_owned()]), None);
         let failure = gone();
         board.fail(&module, failure.clone());
         assert!(board.is_ready(&module));
-        let expected = Notes { failing: Some(failure), warnings: Arc::from(["odd".to_owned()]) };
+        let expected = Notes { failing: Some(failure), warnings: Arc::from(["odd".to_owned()]), image: None };
         assert_eq!(board.notes().borrow()[&module], expected);
-        board.ready(&module, code("/a"), Arc::from([]));
+        board.ready(&module, code("/a"), Arc::from([]), None);
         assert_eq!(board.notes().borrow()[&module], Notes::default());
     }
 
@@ -162,7 +181,7 @@ mod tests {
         board.fail(&module, gone());
         let (states, notes) = (board.states(), board.notes());
         board.want(&wanted);
-        board.ready(&reference("/not-wanted"), code("/b"), Arc::from([]));
+        board.ready(&reference("/not-wanted"), code("/b"), Arc::from([]), None);
         assert!(!states.has_changed().unwrap() && !notes.has_changed().unwrap());
         board.want(&BTreeSet::new());
         assert!(states.has_changed().unwrap() && states.borrow().is_empty());

@@ -21,6 +21,8 @@ pub enum NextTry {
     At(Timestamp),
     /// Its file must become another one.
     WhenFileChanges,
+    /// The pull secret must come, or become another one.
+    WhenSecretChanges,
     /// Nothing but another specification can help.
     WhenPluginChanges,
 }
@@ -35,6 +37,7 @@ impl NextTry {
         match self {
             Self::At(_) => None,
             Self::WhenFileChanges => Some("when the file changes"),
+            Self::WhenSecretChanges => Some("when the secret changes"),
             Self::WhenPluginChanges => Some("when the plugin is changed"),
         }
     }

@@ -14,10 +14,11 @@ use tokio::sync::Semaphore;
 use super::error::FetchError;
 use super::image::{self, Extracted, Layout, UnpackLimits};
 use super::inspect::inspect;
-use super::memory::Memory;
+use super::memory::{Given, Memory};
 use super::pin::{self, Subject};
+use super::registry::Unpacked;
 use super::store::Store;
-use crate::model::{Digest, Module};
+use crate::model::{Digest, Module, ModuleRef};
 
 /// A module that some Envoy takes, and what is odd about it.
 #[derive(Clone, Debug)]
@@ -83,27 +84,67 @@ impl Library {
         self.aside(read).await.ok().flatten()?.ok()
     }
 
-    /// Unpacks, verifies, inspects and stores what was fetched.
-    pub async fn admit(self: &Arc<Self>, body: Bytes, pin: Option<Digest>) -> Result<Checked, FetchError> {
+    /// Unpacks, verifies, inspects and stores a body or file, and remembers that the reference gave it.
+    pub async fn admit(self: &Arc<Self>, reference: &ModuleRef, body: Bytes) -> Result<Checked, FetchError> {
+        let reference = reference.clone();
         self.aside(move |library| {
             let served = Digest::of(&body);
             let Extracted { module, layout, warnings, .. } = image::unwrap(body, &UnpackLimits::default())?;
-            let mut digests = vec![(Subject::Module, served)];
-            if layout != Layout::Plain {
-                digests = vec![(Subject::Body, served), (Subject::Module, Digest::of(&module))];
+            let module_digest = Digest::of(&module);
+            let is_packed = layout != Layout::Plain;
+            let mut digests = vec![(Subject::Module, module_digest)];
+            if is_packed {
+                digests.insert(0, (Subject::Body, served));
             }
-            let pinned = pin.map(|pin| pin::compare(pin, &digests)).transpose()?;
-            let checked = library.take_in(module)?;
-            if pinned == Some(Subject::Body) {
-                library.memory.set_packed(served, checked.module.digest);
-            }
-            Ok(checked.with(warnings))
+            let given = Given { module: module_digest, served: is_packed.then_some(served), chosen: None };
+            library.take_in(&reference, given, &digests, module, warnings)
         })
         .await?
     }
 
+    /// As [`Library::admit`], of an image.
+    pub async fn admit_image(
+        self: &Arc<Self>,
+        reference: &ModuleRef,
+        unpacked: Unpacked,
+    ) -> Result<Checked, FetchError> {
+        let reference = reference.clone();
+        self.aside(move |library| {
+            let Unpacked { extracted, given, room } = unpacked;
+            let images = [given.served, given.chosen].into_iter().flatten().map(|digest| (Subject::Image, digest));
+            let digests: Vec<_> = images.chain([(Subject::Module, given.module)]).collect();
+            let taken = library.take_in(&reference, given, &digests, extracted.module, extracted.warnings);
+            drop(room);
+            taken
+        })
+        .await?
+    }
+
+    /// A module that is stored has come by another way as well.
+    pub async fn remember(self: &Arc<Self>, reference: &ModuleRef, given: Given) -> Result<(), FetchError> {
+        let reference = reference.clone();
+        self.aside(move |library| library.memory.set(&reference, given)).await
+    }
+
+    fn take_in(
+        &self,
+        reference: &ModuleRef,
+        given: Given,
+        digests: &[(Subject, Digest)],
+        module: Bytes,
+        warnings: Vec<String>,
+    ) -> Result<Checked, FetchError> {
+        if let Some(pin) = reference.sha256 {
+            let subject = pin::compare(pin, digests)?;
+            tracing::debug!(%pin, %subject, "sha256 compared");
+        }
+        let checked = self.shelve_and_store(module)?.with(warnings);
+        self.memory.set(reference, given);
+        Ok(checked)
+    }
+
     /// Inspects and stores one module.
-    fn take_in(&self, module: Bytes) -> Result<Checked, FetchError> {
+    fn shelve_and_store(&self, module: Bytes) -> Result<Checked, FetchError> {
         let digest = Digest::of(&module);
         if let Some(held) = self.held(&digest) {
             self.store.write(&digest, &module);
@@ -185,7 +226,9 @@ mod tests {
         let library = Library::open(&data_dir);
         let text = r#"(module (func (export "proxy_abi_version_0_2_1")) (memory (export "memory") 1)
             (func (export "malloc") (param i32) (result i32) (i32.const 0)))"#;
-        let checked = library.admit(wat::parse_str(text).unwrap().into(), None).await.unwrap();
+        let location = crate::model::ModuleLocation::Http("http://modules.test/a.wasm".to_owned());
+        let reference = ModuleRef { location, sha256: None, pull_policy: Default::default(), pull_secret: None };
+        let checked = library.admit(&reference, wat::parse_str(text).unwrap().into()).await.unwrap();
         std::fs::remove_file(&data_dir).unwrap();
         library.tidy_up().await;
         assert!(library.store.has(&checked.module.digest) && library.store.fault().is_none());

@@ -15,7 +15,6 @@ pub enum Subject {
     /// The body or file before it was unpacked.
     Body,
     /// The image's manifest.
-    #[allow(dead_code, reason = "images are not pulled yet")]
     Image,
 }
 

@@ -18,6 +18,7 @@ use crate::model::{Code, Digest, Module, ModuleLocation, ModuleState, PullPolicy
 const PACE: Pace = Pace {
     first_retry: Duration::from_millis(5),
     slowest_retry: Duration::from_millis(20),
+    longest_obedience: Duration::from_millis(20),
     patience: Duration::from_millis(50),
     poll: Duration::from_millis(50),
     settle: Duration::from_millis(10),
@@ -113,7 +114,7 @@ impl Running {
 
     fn start_at(data_dir: &Path, module_files: &[&Path], pace: Pace) -> Self {
         let module_files = module_files.iter().map(|folder| folder.to_path_buf()).collect();
-        let settings = Settings { data_dir: data_dir.to_owned(), module_files };
+        let settings = Settings { data_dir: data_dir.to_owned(), module_files, ..Settings::default() };
         let modules = Modules::with(settings, Limits::default(), pace);
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(modules.clone().run(shutdown.clone()));
@@ -121,7 +122,7 @@ impl Running {
     }
 
     fn want<const N: usize>(&self, refs: [&ModuleRef; N]) {
-        self.modules.want(refs.into_iter().cloned().collect());
+        self.modules.want(refs.into_iter().cloned().collect(), &BTreeSet::new());
     }
 
     async fn state(&self, reference: &ModuleRef, is_it: impl Fn(&ModuleState) -> bool) -> ModuleState {
@@ -305,7 +306,7 @@ async fn a_slow_server_delays_nobody_else() {
     let mut refs: BTreeSet<_> = (0..50).map(|number| slow.reference(&format!("{number}.wasm"))).collect();
     let wanted = quick.reference("a.wasm");
     refs.insert(wanted.clone());
-    room.modules.want(refs);
+    room.modules.want(refs, &BTreeSet::new());
     room.ready(&wanted, &module(1)).await;
 }
 
@@ -454,10 +455,10 @@ async fn a_path_that_leads_out_of_the_folder_is_neither_read_nor_passed_on() {
 }
 
 #[tokio::test]
-async fn other_files_are_the_proxys_own_and_oci_is_for_later() {
+async fn other_files_are_the_proxys_own_and_what_is_no_image_reference_fails() {
     let data_dir = folder();
     let (own, relative) = (file(Path::new("/etc/plugins/a.wasm")), file(Path::new("a.wasm")));
-    let oci = reference(ModuleLocation::Oci("ghcr.io/x/y:1".to_owned()));
+    let oci = reference(ModuleLocation::Oci("r.test/UPPER:1".to_owned()));
     let room = Running::start(data_dir.path(), &[]);
     room.want([&own, &relative, &oci]);
     for (wanted, path) in [(&own, "/etc/plugins/a.wasm"), (&relative, "a.wasm")] {
@@ -466,5 +467,7 @@ async fn other_files_are_the_proxys_own_and_oci_is_for_later() {
         room.state(wanted, is_it).await;
         assert!(room.modules.notes().borrow()[wanted].warnings[0].starts_with("on the proxy's own disk"));
     }
-    assert!(room.failed(&oci).await.starts_with("oci modules are not supported yet by this version: publish"));
+    assert!(room.failed(&oci).await.starts_with("oci://r.test/UPPER:1: repository \"UPPER\": "));
+    let failing = room.modules.notes().borrow()[&oci].failing.clone().unwrap();
+    assert_eq!(failing.next, NextTry::WhenPluginChanges);
 }

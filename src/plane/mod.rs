@@ -52,6 +52,9 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// Folders in which `file://` is read by the control plane itself.
     pub module_files: Vec<PathBuf>,
+    /// Where modules may come from.
+    pub network: modules::NetworkSettings,
+    pub tag_refresh: Option<modules::TagRefresh>,
     pub max_response_bytes: usize,
 }
 
@@ -62,8 +65,12 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
 
     let (memory, last_good) = memory::Memory::open(&settings.data_dir);
     let directory = Directory::open_with(settings.config, &last_good);
-    let modules =
-        Modules::open(modules::Settings { data_dir: settings.data_dir.clone(), module_files: settings.module_files });
+    let modules = Modules::open(modules::Settings {
+        data_dir: settings.data_dir.clone(),
+        module_files: settings.module_files,
+        network: settings.network,
+        tag_refresh: settings.tag_refresh,
+    });
     let pushes = pushes::Pushes::default();
     let xds_metrics = xds::Metrics::default();
     let metrics = Arc::new(metrics::Metrics::new(&xds_metrics, &modules, &pushes));
@@ -148,8 +155,10 @@ async fn reconcile(
             Ok(()) = inputs.directory.changed() => {
                 let loaded = inputs.directory.borrow_and_update().clone();
                 reconciler.pushes.begin();
-                let wanted = reconciler.on_loaded(loaded);
-                inputs.modules.want(wanted);
+                // Before the plugins that name them.
+                inputs.modules.know(Arc::new(loaded.secrets.clone()));
+                let (wanted, changed) = reconciler.on_loaded(loaded);
+                inputs.modules.want(wanted, &changed);
             }
             Ok(()) = states.changed() => {
                 let states = states.borrow_and_update().clone();

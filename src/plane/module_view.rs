@@ -12,7 +12,7 @@ pub fn view_failure(entry: &PluginEntry, notes: &NotesByModule) -> Option<admin:
 fn view(failure: &Failure) -> admin::ModuleFailure {
     let next_try = match failure.next {
         NextTry::At(time) => whole_seconds(time),
-        NextTry::WhenFileChanges | NextTry::WhenPluginChanges => String::new(),
+        NextTry::WhenFileChanges | NextTry::WhenSecretChanges | NextTry::WhenPluginChanges => String::new(),
     };
     admin::ModuleFailure {
         reason: failure.reason.clone(),
@@ -30,10 +30,16 @@ fn whole_seconds(time: jiff::Timestamp) -> String {
 
 /// That a newer one is not to be had, and what inspection found odd.
 pub fn module_warnings(entry: &PluginEntry, notes: &NotesByModule) -> Vec<String> {
-    let Some(Notes { failing, warnings }) = notes_of(entry, notes) else { return Vec::new() };
+    let Some(Notes { failing, warnings, .. }) = notes_of(entry, notes) else { return Vec::new() };
     let failing = failing.iter().filter(|_| matches!(entry.module, ModuleState::Ready(_)));
     let failing = failing.map(|failure| format!("a newer module is not to be had: {}", failure.reason));
     failing.chain(warnings.iter().cloned()).collect()
+}
+
+/// sha256 of the image that the desired module is of, in hex; empty where it is of none.
+pub fn view_image(entry: &PluginEntry, notes: &NotesByModule) -> String {
+    let image = notes_of(entry, notes).and_then(|notes| notes.image);
+    image.filter(|_| matches!(entry.module, ModuleState::Ready(_))).map(|image| image.to_string()).unwrap_or_default()
 }
 
 fn notes_of<'a>(entry: &PluginEntry, notes: &'a NotesByModule) -> Option<&'a Notes> {

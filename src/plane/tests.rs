@@ -328,7 +328,7 @@ async fn a_module_that_is_not_to_be_had_shows_since_when_and_when_it_is_tried_ag
     let at = |seconds| jiff::Timestamp::from_second(seconds).unwrap();
     let failing = Failure { reason: "404".into(), since: at(10), attempts: 3, next: NextTry::At(at(20)) };
     let shown = |world: &mut World, failing: &Failure| {
-        let notes = Notes { failing: Some(failing.clone()), warnings: Arc::default() };
+        let notes = Notes { failing: Some(failing.clone()), warnings: Arc::default(), image: None };
         let notes = Arc::new(BTreeMap::from([(module_ref("auth"), notes)]));
         world.reconciler.on_modules(Arc::new(world.modules.clone()), notes);
         world.listed("shop/auth")

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::module_view::{module_warnings, view_failure};
+use super::module_view::{module_warnings, view_failure, view_image};
 use super::proxies::Connected;
 use super::reconcile::Reconciler;
 use crate::compile::{Carried, DISABLED, Mode, Run};
@@ -38,6 +38,7 @@ impl Reconciler {
                 let warnings = self.warnings(id, off_listeners.get(id).copied().unwrap_or(0));
                 admin::Plugin {
                     module_failure: view_failure(entry, &self.notes),
+                    image_digest: view_image(entry, &self.notes),
                     ..view_plugin(entry, summary, warnings)
                 }
             })
@@ -162,6 +163,7 @@ fn view_plugin(entry: &PluginEntry, summary: PluginSummary, mut warnings: Vec<St
         messages: summary.messages,
         warnings,
         module_failure: None,
+        image_digest: String::new(),
     }
 }
 
