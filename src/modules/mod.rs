@@ -51,7 +51,7 @@ pub use board::{Notes, NotesByModule, States};
 pub use error::FetchError;
 pub use failure::{Failure, NextTry};
 pub use inspect::{Report, Verdict, inspect, releases};
-pub use once::{Fetched, Progress, Pushed, Upload, download, fetch_once, push};
+pub use once::{Fetched, Progress, Pushed, Upload, Watch, download, fetch_once, push};
 pub use registry::{PullError, Secrets};
 pub use stats::{FetchResult, Scheme, Stats};
 pub use transport::{

@@ -10,6 +10,7 @@ mod examples;
 mod listener_bytes;
 mod real_bootstraps;
 mod real_fleet;
+mod real_images;
 mod real_lifecycle;
 mod real_load;
 mod real_native;
