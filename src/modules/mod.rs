@@ -14,6 +14,8 @@ mod disk;
 mod error;
 mod failure;
 mod folders;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod gates;
 mod http;
 pub mod image;
@@ -49,7 +51,7 @@ pub use error::FetchError;
 pub use failure::{Failure, NextTry};
 pub use image::{Layout, ManifestDefaults};
 pub use inspect::{Report, Verdict, inspect, releases};
-pub use once::{Fetched, Progress, Pushed, Upload, fetch_once, push};
+pub use once::{Fetched, Progress, Pushed, Upload, Watch, fetch_once, push};
 pub use registry::{PullError, Secrets};
 pub use stats::{FailureReason, FetchResult, Scheme, Stats};
 pub use transport::{

@@ -11,6 +11,7 @@ mod inspect_images;
 mod listener_bytes;
 mod real_bootstraps;
 mod real_fleet;
+mod real_images;
 mod real_lifecycle;
 mod real_load;
 mod real_native;

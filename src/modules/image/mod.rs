@@ -6,11 +6,12 @@
 
 mod archive;
 mod body;
+mod compose;
 mod container;
 mod document;
 mod error;
 #[cfg(test)]
-mod fixtures;
+pub mod fixtures;
 mod layout;
 mod limits;
 mod maistra;
@@ -23,6 +24,7 @@ mod tree;
 use bytes::Bytes;
 
 pub use body::unwrap;
+pub use compose::{Composed, Recipe, compose};
 pub use document::{DOCUMENT_LIMIT, Descriptor, Document, Index, Manifest, Platform, parse};
 pub use error::ImageError;
 pub use layout::Layout;
@@ -85,13 +87,20 @@ impl Manifest {
                 }
                 Ok(Extracted { module, layout, defaults: None, warnings: Vec::new() })
             }
-            Shape::Container { compat } => {
-                let layers =
-                    blobs.iter().enumerate().map(|(number, blob)| (name_of(number, blobs.len()), blob.as_ref()));
-                Container::read(layers.collect(), limits)?.extract(consumer, compat)
-            }
+            Shape::Container { compat } => container_of(&blobs, limits)?.extract(consumer, compat),
         }
     }
+}
+
+fn container_of<'a>(layers: &'a [Bytes], limits: &UnpackLimits) -> Result<Container<'a>, ImageError> {
+    let names = (0..layers.len()).map(|number| name_of(number, layers.len()));
+    Container::read(names.zip(layers.iter().map(Bytes::as_ref)).collect(), limits)
+}
+
+/// As if an image had these layers and no manifest.
+#[cfg(any(test, fuzzing))]
+pub fn extract_layers(consumer: Consumer, layers: &[Bytes], limits: &UnpackLimits) -> Result<Extracted, ImageError> {
+    container_of(layers, limits)?.extract(consumer, Layout::CompatOci)
 }
 
 /// As messages call a layer.

@@ -6,6 +6,7 @@
 pub mod control_plane;
 pub mod envoy;
 pub mod http;
+pub mod images;
 pub mod judge;
 pub mod load;
 pub mod module_server;
