@@ -6,12 +6,11 @@ mod json;
 mod judged;
 mod text;
 
-use std::sync::Arc;
-
 use anyhow::{Context as _, bail};
 
 use self::judged::{AskedVersion, Judged, parse_version};
 use super::network::NetworkArgs;
+use super::progress::Bar;
 use super::{Format, Outcome};
 use crate::model::{EnvoyVersion, ModuleLocation};
 use crate::modules::{Fetched, Report, Verdict, fetch_once, inspect};
@@ -37,8 +36,10 @@ pub struct Args {
 pub fn run(args: Args) -> anyhow::Result<Outcome> {
     let location = location(&args.module)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-    let fetch = fetch_once(&location, args.network.settings()?, Arc::new(|_| {}));
+    let bar = Bar::new("fetching");
+    let fetch = fetch_once(&location, args.network.settings()?, bar.watch());
     let fetched = runtime.context("no runtime for the download")?.block_on(fetch)?;
+    drop(bar);
     let subject = Subject { report: inspect(&fetched.module), judged: Judged::of(args.envoy.as_ref()), fetched };
     match args.format {
         Format::Text => print!("{}", text::render(&args.module, &subject)),
