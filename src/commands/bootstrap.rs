@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::ValueEnum;
@@ -30,6 +31,15 @@ pub struct Args {
     /// Where wasmplane listens for xDS.
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:18000")]
     pub xds: Endpoint,
+    /// Authorities that wasmplane's certificate must come from (PEM): the xDS connection speaks TLS.
+    #[arg(long, value_name = "PATH")]
+    pub xds_ca: Option<PathBuf>,
+    /// The certificate that this proxy shows to wasmplane (PEM).
+    #[arg(long, value_name = "PATH", requires_all = ["xds_ca", "xds_key"])]
+    pub xds_cert: Option<PathBuf>,
+    /// The private key of --xds-cert (PEM).
+    #[arg(long, value_name = "PATH", requires = "xds_cert")]
+    pub xds_key: Option<PathBuf>,
     #[arg(long, value_enum, default_value_t)]
     pub protocol: Protocol,
     /// Envoy's own admin port, on loopback; 0 takes a free one.
@@ -102,8 +112,19 @@ pub struct Bootstrap {
     pub labels: BTreeMap<String, String>,
     pub cluster: String,
     pub xds: Endpoint,
+    /// Plain text without.
+    pub tls: Option<ClientTls>,
     pub protocol: Protocol,
     pub admin_port: u16,
+}
+
+/// PEM files on the proxy's disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientTls {
+    /// What wasmplane's certificate must come from.
+    pub ca: PathBuf,
+    /// The proxy's own certificate and key, where wasmplane asks for one.
+    pub identity: Option<(PathBuf, PathBuf)>,
 }
 
 impl From<Args> for Bootstrap {
@@ -114,6 +135,7 @@ impl From<Args> for Bootstrap {
             labels: args.labels.into_iter().collect(),
             cluster: args.cluster,
             xds: args.xds,
+            tls: args.xds_ca.map(|ca| ClientTls { ca, identity: args.xds_cert.zip(args.xds_key) }),
             protocol: args.protocol,
             admin_port: args.admin_port,
         }
@@ -165,7 +187,7 @@ static_resources:
       endpoints:
       - lb_endpoints:
         - endpoint: {{address: {{socket_address: {{address: {host}, port_value: {port}}}}}}}
-"#,
+{tls}"#,
             id = quoted(&self.node_id),
             cluster = quoted(&self.cluster),
             namespace = quoted(&self.namespace),
@@ -175,6 +197,40 @@ static_resources:
             cluster_type = self.xds.cluster_type(),
             host = quoted(&self.xds.host),
             port = self.xds.port,
+            tls = self.tls.as_ref().map(|tls| tls.transport_socket(&self.xds)).unwrap_or_default(),
+        )
+    }
+}
+
+impl ClientTls {
+    /// Envoy checks no name unless it is told which.
+    fn transport_socket(&self, server: &Endpoint) -> String {
+        let host = quoted(&server.host);
+        let is_address = server.host.parse::<IpAddr>().is_ok();
+        let (name_type, sni) =
+            if is_address { ("IP_ADDRESS", String::new()) } else { ("DNS", format!("        sni: {host}\n")) };
+        let path = |path: &Path| quoted(&path.to_string_lossy());
+        let identity = self.identity.as_ref().map(|(cert, key)| {
+            format!(
+                "          tls_certificates:\n          - certificate_chain: {{filename: {}}}\n            \
+                 private_key: {{filename: {}}}\n",
+                path(cert),
+                path(key)
+            )
+        });
+        format!(
+            r#"    transport_socket:
+      name: envoy.transport_sockets.tls
+      typed_config:
+        "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+{sni}        common_tls_context:
+          tls_params: {{tls_minimum_protocol_version: TLSv1_2, tls_maximum_protocol_version: TLSv1_3}}
+{identity}          validation_context:
+            trusted_ca: {{filename: {ca}}}
+            match_typed_subject_alt_names: [{{san_type: {name_type}, matcher: {{exact: {host}}}}}]
+"#,
+            identity = identity.unwrap_or_default(),
+            ca = path(&self.ca),
         )
     }
 }
@@ -202,6 +258,7 @@ mod tests {
             labels: BTreeMap::from([("app".into(), "hello".into())]),
             cluster: "default".into(),
             xds: Endpoint { host: "127.0.0.1".into(), port: 18000 },
+            tls: None,
             protocol,
             admin_port: 9901,
         }
@@ -223,6 +280,44 @@ mod tests {
         assert_eq!(cluster_type("10.1.2.3:18000"), "STATIC");
         assert_eq!(cluster_type("[::1]:18000"), "STATIC");
         assert_eq!(cluster_type("wasmplane.example.com:18000"), "STRICT_DNS");
+    }
+
+    #[test]
+    fn with_tls_the_name_of_wasmplane_is_checked_and_the_proxy_shows_who_it_is() {
+        let identity = Some(("/tls/proxy.pem".into(), "/tls/proxy.key".into()));
+        let tls = ClientTls { ca: "/tls/ca.pem".into(), identity };
+        let context = |host: &str| {
+            let bootstrap = Bootstrap {
+                xds: Endpoint { host: host.into(), port: 18000 },
+                tls: Some(tls.clone()),
+                ..hello(Protocol::Delta)
+            };
+            let read: serde_json::Value = serde_saphyr::from_str(&bootstrap.to_string()).unwrap();
+            read["static_resources"]["clusters"][0]["transport_socket"]["typed_config"].clone()
+        };
+        assert_eq!(
+            context("wasmplane.example.com"),
+            serde_json::json!({
+                "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+                "sni": "wasmplane.example.com",
+                "common_tls_context": {
+                    "tls_params": {
+                        "tls_minimum_protocol_version": "TLSv1_2",
+                        "tls_maximum_protocol_version": "TLSv1_3",
+                    },
+                    "tls_certificates": [{
+                        "certificate_chain": {"filename": "/tls/proxy.pem"},
+                        "private_key": {"filename": "/tls/proxy.key"},
+                    }],
+                    "validation_context": {
+                        "trusted_ca": {"filename": "/tls/ca.pem"},
+                        "match_typed_subject_alt_names":
+                            [{"san_type": "DNS", "matcher": {"exact": "wasmplane.example.com"}}],
+                    },
+                },
+            })
+        );
+        assert_eq!(context("::1")["sni"], serde_json::Value::Null);
     }
 
     #[test]

@@ -89,3 +89,11 @@ fn mode_name(mode: Mode) -> &'static str {
         Mode::NoWasm => "no-wasm",
     }
 }
+
+/// `90s`, `30m`, `1h 30m`: for flags.
+fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
+    let duration: jiff::SignedDuration =
+        text.parse().map_err(|error| format!("{error}; a duration is written as in 90s, 30m or 1h 30m"))?;
+    let duration = std::time::Duration::try_from(duration).map_err(|_| "must not be negative".to_owned())?;
+    if duration.is_zero() { Err("must be longer than nothing".to_owned()) } else { Ok(duration) }
+}

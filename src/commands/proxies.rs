@@ -1,5 +1,7 @@
 //! `wasmplane proxies`.
 
+mod messages;
+
 use serde_json::{Value, json};
 
 use super::admin_client::{ServerArgs, block_on};
@@ -11,11 +13,17 @@ use crate::protobuf::admin::{ListProxiesRequest, Proxy};
 pub struct Args {
     #[command(flatten)]
     server: ServerArgs,
+    /// The last messages of this proxy's streams instead, also after it has gone: names, versions, sizes, answers.
+    #[arg(long, value_name = "ID")]
+    messages: Option<String>,
     #[arg(long, value_enum, default_value_t)]
     format: Format,
 }
 
 pub fn run(args: Args) -> anyhow::Result<Outcome> {
+    if let Some(id) = args.messages {
+        return messages::run(&args.server, id, args.format);
+    }
     let proxies = block_on(async {
         let mut client = args.server.connect().await?;
         Ok(client.list_proxies(ListProxiesRequest {}).await?.into_inner().proxies)

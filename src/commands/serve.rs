@@ -7,9 +7,10 @@ use std::time::Duration;
 use anyhow::bail;
 use tokio_util::sync::CancellationToken;
 
-use super::Outcome;
 use super::network::NetworkArgs;
+use super::{Outcome, parse_duration};
 use crate::modules::{STORE_MAX_BYTES, TagRefresh};
+use crate::xds::{AdmissionLimits, TlsFiles};
 use crate::{plane, telemetry};
 
 /// Runs the control plane.
@@ -44,22 +45,34 @@ pub struct Args {
     /// Larger discovery answers are split where the protocol allows it.
     #[arg(long, value_name = "BYTES", env = "WASMPLANE_MAX_RESPONSE_BYTES", default_value_t = 4 << 20)]
     max_response_bytes: usize,
-    /// Accept proxies in plain text from beyond this machine.
+    /// Certificate of the xDS port (PEM), followed by those that lead to its root. Read again when it changes.
+    #[arg(long, value_name = "PATH", env = "WASMPLANE_XDS_TLS_CERT", requires = "xds_tls_key")]
+    xds_tls_cert: Option<PathBuf>,
+    /// The certificate's private key (PEM).
+    #[arg(long, value_name = "PATH", env = "WASMPLANE_XDS_TLS_KEY", requires = "xds_tls_cert")]
+    xds_tls_key: Option<PathBuf>,
+    /// Proxies must show a certificate that one of these authorities signed (PEM).
+    #[arg(long, value_name = "PATH", env = "WASMPLANE_XDS_TLS_CLIENT_CA", requires = "xds_tls_cert")]
+    xds_tls_client_ca: Option<PathBuf>,
+    /// Listen beyond this machine in plain text.
     #[arg(long, env = "WASMPLANE_INSECURE_PLAINTEXT")]
     insecure_plaintext: bool,
+    /// Discovery streams that may be open at once; a proxy has one.
+    #[arg(long, value_name = "COUNT", env = "WASMPLANE_MAX_STREAMS",
+          default_value_t = AdmissionLimits::default().max_streams)]
+    max_streams: usize,
+    /// New discovery streams a second; those above are told to come again.
+    #[arg(long, value_name = "COUNT", env = "WASMPLANE_MAX_STREAMS_PER_SECOND",
+          default_value_t = AdmissionLimits::default().max_streams_per_second)]
+    max_streams_per_second: u32,
+    /// Proxies are asked to connect anew at about this age (30m, 1h), so that they spread over replicas. [default: never]
+    #[arg(long, value_name = "DURATION", env = "WASMPLANE_MAX_CONNECTION_AGE", value_parser = parse_duration)]
+    max_connection_age: Option<Duration>,
 }
 
 pub fn run(args: Args) -> anyhow::Result<Outcome> {
     telemetry::init();
-    let is_loopback = args.xds_listen.ip().is_loopback() && args.admin_listen.ip().is_loopback();
-    if !is_loopback && !args.insecure_plaintext {
-        bail!(
-            "listening on {} and {} in plain text would let anyone read plugin configurations: \
-             listen on loopback, or say --insecure-plaintext",
-            args.xds_listen,
-            args.admin_listen
-        );
-    }
+    args.refuse_plaintext()?;
     let network = args.network.settings()?;
     network.check()?;
     let settings = plane::Settings {
@@ -73,6 +86,16 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
         network,
         tag_refresh: args.tag_refresh.0,
         max_response_bytes: args.max_response_bytes,
+        tls: args.xds_tls_cert.zip(args.xds_tls_key).map(|(cert, key)| TlsFiles {
+            cert,
+            key,
+            client_ca: args.xds_tls_client_ca,
+        }),
+        admission: AdmissionLimits {
+            max_streams: args.max_streams,
+            max_streams_per_second: args.max_streams_per_second,
+        },
+        max_connection_age: args.max_connection_age,
     };
     tokio::runtime::Runtime::new()?.block_on(async {
         let shutdown = CancellationToken::new();
@@ -98,6 +121,30 @@ fn parse_tag_refresh(text: &str) -> anyhow::Result<TagRefreshArg> {
     match every.filter(|every| *every >= MIN_TAG_REFRESH) {
         Some(every) => Ok(TagRefreshArg(Some(TagRefresh { every, rolls_out }))),
         None => bail!("not off, a duration such as 5m or 1h, or report: and a duration; at least 1s"),
+    }
+}
+
+impl Args {
+    fn refuse_plaintext(&self) -> anyhow::Result<()> {
+        if self.insecure_plaintext {
+            return Ok(());
+        }
+        let is_xds_open = self.xds_tls_cert.is_none() && !self.xds_listen.ip().is_loopback();
+        if is_xds_open {
+            bail!(
+                "--xds-listen {}: in plain text, anyone there could read plugin configurations: give --xds-tls-cert, \
+                 -key and -client-ca, listen on loopback, or say --insecure-plaintext",
+                self.xds_listen
+            );
+        }
+        if !self.admin_listen.ip().is_loopback() {
+            bail!(
+                "--admin-listen {}: it speaks plain text and asks nobody who they are: listen on loopback, or say \
+                 --insecure-plaintext",
+                self.admin_listen
+            );
+        }
+        Ok(())
     }
 }
 

@@ -18,17 +18,19 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::diff::{Subject, diff};
+use super::messages;
 use super::metrics::Metrics;
 use crate::model::PluginId;
 use crate::protobuf::admin::admin_server::{Admin, AdminServer};
 use crate::protobuf::admin::watch_rollout_response::Event;
 use crate::protobuf::admin::{
     DiffManifestsRequest, DiffManifestsResponse, ExplainProxyRequest, ExplainProxyResponse, Explanation,
-    FILE_DESCRIPTOR_SET, ListPluginsRequest, ListPluginsResponse, ListProxiesRequest, ListProxiesResponse,
-    ModuleFailure, Plugin, Proxy, WatchRolloutRequest, WatchRolloutResponse,
+    FILE_DESCRIPTOR_SET, ListMessagesRequest, ListMessagesResponse, ListPluginsRequest, ListPluginsResponse,
+    ListProxiesRequest, ListProxiesResponse, ModuleFailure, Plugin, Proxy, WatchRolloutRequest, WatchRolloutResponse,
 };
 use crate::rollout::PluginSummary;
 use crate::sources::{Loaded, load_texts};
+use crate::xds::{Recordings, StreamId};
 
 /// A question to the reconciler.
 #[derive(Debug)]
@@ -39,6 +41,8 @@ pub enum Query {
     Subjects(oneshot::Sender<Running>),
     /// About the proxy of that id; `None` when none is connected.
     Explain(String, oneshot::Sender<Option<Explanation>>),
+    /// The streams and the node id of the proxy of that id; `None` when none is connected.
+    Streams(String, oneshot::Sender<Option<(Vec<StreamId>, String)>>),
     Metrics(oneshot::Sender<Gauges>),
 }
 
@@ -78,6 +82,7 @@ pub struct AdminState {
     /// Whether proxies are being served.
     pub ready: watch::Receiver<bool>,
     pub metrics: Arc<Metrics>,
+    pub recordings: Recordings,
     pub shutdown: CancellationToken,
 }
 
@@ -174,6 +179,20 @@ impl Admin for AdminService {
         };
         let compared = tokio::task::spawn_blocking(compare).await;
         compared.map(Response::new).map_err(|_| Status::internal("the comparison failed"))
+    }
+
+    async fn list_messages(
+        &self,
+        request: Request<ListMessagesRequest>,
+    ) -> Result<Response<ListMessagesResponse>, Status> {
+        let id = request.into_inner().id;
+        let connected = self.ask(|sender| Query::Streams(id.clone(), sender)).await?;
+        let (streams, node_id) = connected.unwrap_or_else(|| (Vec::new(), id.clone()));
+        let recordings = self.state.recordings.of(&streams, &node_id);
+        if recordings.is_empty() {
+            return Err(Status::not_found(format!("no proxy {id:?} is connected, and none was lately")));
+        }
+        Ok(Response::new(ListMessagesResponse { recordings: recordings.iter().map(messages::view).collect() }))
     }
 
     type WatchRolloutStream = Pin<Box<dyn Stream<Item = Result<WatchRolloutResponse, Status>> + Send>>;

@@ -8,6 +8,7 @@ mod explain;
 mod fleet;
 mod keepsakes;
 mod memory;
+mod messages;
 mod metrics;
 mod module_view;
 mod plugin_fields;
@@ -23,6 +24,7 @@ mod view;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::net::{TcpListener, TcpSocket};
@@ -57,10 +59,16 @@ pub struct Settings {
     pub network: modules::NetworkSettings,
     pub tag_refresh: Option<modules::TagRefresh>,
     pub max_response_bytes: usize,
+    /// Of the xDS port; plain text without.
+    pub tls: Option<xds::TlsFiles>,
+    pub admission: xds::AdmissionLimits,
+    /// Of the connections of proxies; unlimited without.
+    pub max_connection_age: Option<Duration>,
 }
 
-/// Runs until `shutdown`. An error means that it could not start: an address is taken.
+/// Runs until `shutdown`. An error means that it could not start: an address is taken, a certificate will not do.
 pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let tls = settings.tls.map(xds::Tls::open).transpose()?;
     let xds_listener = listen("xds", settings.xds_listen)?;
     let admin_listener = listen("admin", settings.admin_listen)?;
 
@@ -83,15 +91,28 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
     let (queries, asked) = mpsc::channel(admin::QUERIES);
     let (changes, changed) = watch::channel(0);
     let (ready, is_ready) = watch::channel(false);
-    let state = AdminState { queries, changes: changed, ready: is_ready, metrics, shutdown: shutdown.clone() };
-    let limits = xds::Limits { max_response_bytes: settings.max_response_bytes, ..xds::Limits::default() };
+    let recordings = xds::Recordings::default();
+    let state = AdminState {
+        queries,
+        changes: changed,
+        ready: is_ready,
+        metrics,
+        recordings: recordings.clone(),
+        shutdown: shutdown.clone(),
+    };
+    let options = xds::Options {
+        limits: xds::Limits { max_response_bytes: settings.max_response_bytes, ..xds::Limits::default() },
+        admission: settings.admission,
+        transport: xds::Transport { tls, max_connection_age: settings.max_connection_age },
+        recordings,
+    };
 
     let tasks = TaskTracker::new();
     let inputs = Inputs { directory: directory.watch(), modules: modules.clone(), events, asked };
     tasks.spawn(directory.run(shutdown.clone()));
     tasks.spawn(modules.run(shutdown.clone()));
     tasks.spawn(reconcile(reconciler, inputs, changes, ready, shutdown.clone()));
-    tasks.spawn(xds::serve(xds_listener, Arc::new(door), limits, xds_metrics, shutdown.clone()));
+    tasks.spawn(xds::serve(xds_listener, Arc::new(door), options, xds_metrics, shutdown.clone()));
     tasks.spawn(async move {
         if let Err(error) = admin::serve(admin_listener, state).await {
             tracing::error!(%error, "admin port ended");
@@ -201,6 +222,7 @@ fn answer(reconciler: &Reconciler, modules: &Modules, query: Query) {
         }
         Query::Subjects(sender) => drop(sender.send(reconciler.subjects())),
         Query::Explain(id, sender) => drop(sender.send(reconciler.explain_proxy(&id))),
+        Query::Streams(id, sender) => drop(sender.send(reconciler.streams_of(&id))),
         Query::Metrics(sender) => {
             let gauges = Gauges { plugins: reconciler.count_states(), config_errors: reconciler.config_errors() };
             drop(sender.send(gauges));

@@ -9,13 +9,19 @@ use crate::compile::{Carried, DISABLED, Mode, Run};
 use crate::model::{Code, ModuleState, PluginEntry, PluginId, PluginRevision};
 use crate::protobuf::admin;
 use crate::rollout::{PluginState, PluginSummary, StateKind};
-use crate::xds::{Protocol, Service};
+use crate::xds::{Protocol, Service, StreamId};
 
 impl Reconciler {
     pub fn list_proxies(&self) -> Vec<admin::Proxy> {
         let mut proxies: Vec<_> = self.proxies.iter().map(|(_, connected)| self.view_proxy(connected)).collect();
         proxies.sort_by(|one, other| one.id.cmp(&other.id));
         proxies
+    }
+
+    /// The streams and the node id of the proxy that is listed with this id.
+    pub fn streams_of(&self, id: &str) -> Option<(Vec<StreamId>, String)> {
+        let (_, connected) = self.proxies.iter().find(|(_, connected)| connected.id == id)?;
+        Some((connected.streams.keys().copied().collect(), connected.proxy.node_id.clone()))
     }
 
     pub fn list_plugins(&self) -> Vec<admin::Plugin> {
@@ -236,7 +242,7 @@ pub(super) fn view_state(kind: StateKind) -> admin::State {
     }
 }
 
-fn stream_name(service: Service, protocol: Protocol) -> String {
+pub(super) fn stream_name(service: Service, protocol: Protocol) -> String {
     use crate::snapshot::ResourceType::{Cluster, Endpoint, ExtensionConfig, Listener, Route};
     let service = match service {
         Service::Ads => "ADS",

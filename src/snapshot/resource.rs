@@ -27,6 +27,17 @@ impl ResourceType {
         }
     }
 
+    /// As operators say it.
+    pub fn short_name(self) -> &'static str {
+        match self {
+            Self::Cluster => "cds",
+            Self::Endpoint => "eds",
+            Self::ExtensionConfig => "ecds",
+            Self::Listener => "lds",
+            Self::Route => "rds",
+        }
+    }
+
     /// The inverse of [`ResourceType::type_url`].
     pub fn from_type_url(type_url: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|known| known.type_url() == type_url)

@@ -22,6 +22,18 @@ pub enum Outcome {
     Refused { message: String },
 }
 
+/// A client's words are kept by several, for long: Envoy's own are a line or two.
+const MAX_MESSAGE_BYTES: usize = 4096;
+
+/// What is kept of a client's words.
+pub(super) fn bounded(message: &str) -> &str {
+    let mut end = message.len().min(MAX_MESSAGE_BYTES);
+    while !message.is_char_boundary(end) {
+        end -= 1;
+    }
+    &message[..end]
+}
+
 /// Parts that some client of a build has accepted, shared by all streams.
 ///
 /// A NACK of one ECDS name ends the warming of every listener of that Envoy, so that while one warms, what is known to

@@ -185,13 +185,21 @@ impl TypeState {
         let leaving = current.map(|part| &*part.owner).filter(|owner| !has_part(resource, owner));
         let is_neighbour =
             |other: &Resource| other.name != resource.name && group_of(&other.name) == group_of(&resource.name);
-        let has_joined = |name: &str, owner: &str| self.content(name).is_some_and(|content| has_part(content, owner));
+        let has_joined = |name: &str, owner: &str| {
+            self.content(name).is_some_and(|content| has_part(content, owner)) && !self.is_about_to_lose(name, owner)
+        };
         leaving.flat_map(move |owner| {
             let joins = move |other: &&Arc<Resource>| {
                 is_neighbour(other) && has_part(other, owner) && !has_joined(&other.name, owner)
             };
             target.values().filter(joins)
         })
+    }
+
+    /// Whether a response is on its way after which the client runs this name without the part.
+    fn is_about_to_lose(&self, name: &str, owner: &str) -> bool {
+        let resources = self.in_flight.iter().flat_map(|response| &response.resources);
+        resources.into_iter().any(|resource| resource.name == name && !has_part(resource, owner))
     }
 
     /// This resource with what leaves it for a neighbour, unless the client has that already or refused it.

@@ -5,7 +5,10 @@ use std::time::Instant;
 use envoy_types::pb::envoy::config::core::v3::Node;
 use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
 
+use super::recorder::Names;
 use super::session::{Protocol, Reaction, Session};
+use super::size::{TooMuch, check_names};
+use super::subscription::Subscription;
 use crate::snapshot::{ResourceType, Snapshot};
 
 /// What both requests say.
@@ -24,6 +27,15 @@ pub(super) trait DiscoveryMessage: prost::Message + Default + Unpin + 'static {
 
     fn head(&self) -> Head<'_>;
 
+    /// The nonce of the response that it answers, if it answers one.
+    fn answers(&self) -> Option<u64>;
+
+    /// What it asks for anew, no longer asks for, and holds from before; `None` where it is an answer and nothing else.
+    fn asks(&self, before: Option<&Subscription>) -> Option<(Names, Names, usize)>;
+
+    /// Whether the names in it are fewer and shorter than what a stream may ask for.
+    fn check_names(&self, asked_before: usize) -> Result<(), TooMuch>;
+
     fn apply(&self, session: &mut Session, of: ResourceType, snapshot: Option<&Snapshot>, now: Instant) -> Reaction;
 }
 
@@ -37,6 +49,26 @@ impl DiscoveryMessage for DiscoveryRequest {
             error: self.error_detail.as_ref().map(|error| error.message.as_str()),
             holds_state: !self.version_info.is_empty(),
         }
+    }
+
+    fn answers(&self) -> Option<u64> {
+        self.response_nonce.parse().ok()
+    }
+
+    fn asks(&self, before: Option<&Subscription>) -> Option<(Names, Names, usize)> {
+        let same = |before: &Subscription| {
+            self.resource_names.len() == before.names.len()
+                && self.resource_names.iter().all(|name| before.names.contains(name))
+        };
+        let is_answer = before.is_some_and(|before| self.resource_names.is_empty() || same(before));
+        (!is_answer).then(|| {
+            (Names::of(self.resource_names.iter()), Names::default(), usize::from(!self.version_info.is_empty()))
+        })
+    }
+
+    /// Each request replaces the names of the one before.
+    fn check_names(&self, _asked_before: usize) -> Result<(), TooMuch> {
+        check_names(0, self.resource_names.iter())
     }
 
     fn apply(&self, session: &mut Session, of: ResourceType, snapshot: Option<&Snapshot>, now: Instant) -> Reaction {
@@ -54,6 +86,23 @@ impl DiscoveryMessage for DeltaDiscoveryRequest {
             error: self.error_detail.as_ref().map(|error| error.message.as_str()),
             holds_state: !self.initial_resource_versions.is_empty(),
         }
+    }
+
+    fn answers(&self) -> Option<u64> {
+        self.response_nonce.parse().ok()
+    }
+
+    fn asks(&self, before: Option<&Subscription>) -> Option<(Names, Names, usize)> {
+        let (subscribe, unsubscribe) = (&self.resource_names_subscribe, &self.resource_names_unsubscribe);
+        let is_answer = before.is_some() && subscribe.is_empty() && unsubscribe.is_empty();
+        (!is_answer)
+            .then(|| (Names::of(subscribe.iter()), Names::of(unsubscribe.iter()), self.initial_resource_versions.len()))
+    }
+
+    fn check_names(&self, asked_before: usize) -> Result<(), TooMuch> {
+        check_names(asked_before, self.resource_names_subscribe.iter())?;
+        check_names(0, self.initial_resource_versions.keys())?;
+        check_names(0, self.initial_resource_versions.values())
     }
 
     fn apply(&self, session: &mut Session, of: ResourceType, snapshot: Option<&Snapshot>, now: Instant) -> Reaction {

@@ -5,6 +5,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use super::admission::Refusal;
 use super::session::Protocol;
 use crate::snapshot::ResourceType;
 
@@ -17,6 +18,8 @@ pub struct Metrics {
     responses: Family<Labels, Counter>,
     acks: Family<Labels, Counter>,
     nacks: Family<Labels, Counter>,
+    refused_streams: Family<Labels, Counter>,
+    failed_handshakes: Counter,
 }
 
 impl Metrics {
@@ -25,6 +28,20 @@ impl Metrics {
         registry.register("xds_responses", "Discovery responses sent", self.responses.clone());
         registry.register("xds_acks", "Resources acknowledged", self.acks.clone());
         registry.register("xds_nacks", "Resources refused", self.nacks.clone());
+        registry.register("xds_streams_refused", "Discovery streams not taken in", self.refused_streams.clone());
+        registry.register("xds_tls_handshakes_failed", "TLS handshakes that failed", self.failed_handshakes.clone());
+    }
+
+    pub(super) fn stream_refused(&self, refusal: Refusal) {
+        let reason = match refusal {
+            Refusal::TooMany => "cap",
+            Refusal::TooFast => "rate",
+        };
+        self.refused_streams.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    pub(super) fn handshake_failed(&self) {
+        self.failed_handshakes.inc();
     }
 
     pub(super) fn stream_opened(&self, protocol: Protocol) {
@@ -59,14 +76,5 @@ fn protocol_label(protocol: Protocol) -> Labels {
 }
 
 fn type_label(resource_type: ResourceType) -> Labels {
-    [(
-        "type",
-        match resource_type {
-            ResourceType::Cluster => "cds",
-            ResourceType::Endpoint => "eds",
-            ResourceType::ExtensionConfig => "ecds",
-            ResourceType::Listener => "lds",
-            ResourceType::Route => "rds",
-        },
-    )]
+    [("type", resource_type.short_name())]
 }

@@ -4,6 +4,8 @@
 //! and a [`Delivery`] for each answer of a client. Invariant: knows nothing of plugins; the protocol is pure
 //! ([`Session`]), sockets live in `stream` and `server`.
 
+mod accept;
+mod admission;
 mod delivery;
 mod delta;
 mod extensions;
@@ -12,14 +14,17 @@ mod held;
 mod message;
 mod metrics;
 mod node;
+mod recorder;
 mod schedule;
 mod server;
 mod session;
+mod size;
 mod sotw;
 mod stream;
 mod subscription;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod wire;
 
 use std::sync::Arc;
@@ -27,20 +32,44 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use admission::Admission;
+
+pub use accept::Transport;
+pub use admission::AdmissionLimits;
 pub use delivery::{Delivery, Outcome, Proofs};
 pub use fleet::{Connection, Fleet, Hello, Report, Service, StreamId};
 pub use metrics::Metrics;
 pub use node::proxy_of;
+pub use recorder::{Answer, Entry, Names, Recording, Recordings, Resources, Said};
 pub use session::{Limits, Protocol, Reaction, Response, Session};
+pub use tls::{Tls, TlsError, TlsFiles};
+
+/// How a server is run.
+#[derive(Default)]
+pub struct Options {
+    pub limits: Limits,
+    pub admission: AdmissionLimits,
+    pub transport: Transport,
+    /// Where the last messages of each stream are kept.
+    pub recordings: Recordings,
+}
 
 /// Serves discovery, gRPC health and reflection until `shutdown`, then ends every stream with UNAVAILABLE.
 pub async fn serve(
     listener: TcpListener,
     fleet: Arc<dyn Fleet>,
-    limits: Limits,
+    options: Options,
     metrics: Metrics,
     shutdown: CancellationToken,
 ) {
-    let shared = stream::Shared { fleet, proofs: Arc::new(Proofs::default()), limits, metrics };
-    server::serve(listener, Arc::new(shared), shutdown).await;
+    let admission = Admission::new(options.admission);
+    let shared = stream::Shared {
+        fleet,
+        proofs: Arc::new(Proofs::default()),
+        limits: options.limits,
+        metrics,
+        admission,
+        recordings: options.recordings,
+    };
+    accept::serve(listener, options.transport, Arc::new(shared), shutdown).await;
 }

@@ -4,27 +4,19 @@
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
 use http::{HeaderValue, Request, Response, header};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tonic::codec::BufferSettings;
 use tonic::{Status, Streaming};
 use tonic_prost::ProstDecoder;
-use tower::Service as _;
 
 use super::fleet::Service;
 use super::message::DiscoveryMessage;
-use super::stream::{DiscoveryStream, Shared};
+use super::stream::{DiscoveryStream, Guest, Shared};
 use crate::snapshot::ResourceType;
 
 /// Descriptors of the services below, for gRPC reflection.
@@ -34,14 +26,6 @@ const DISCOVERY_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/d
 const MAX_REQUEST_BYTES: usize = 16 << 20;
 /// Requests are small; tonic would take 8 KiB per stream and keep it.
 const REQUEST_BUFFER_BYTES: usize = 512;
-/// What may wait in the server for a slow client: more would only be stale when it is read.
-const MAX_SEND_BUFFER_BYTES: usize = 64 << 10;
-/// A connection of one Envoy carries a handful of streams; tools may multiplex many simulated ones.
-const MAX_STREAMS_PER_CONNECTION: u32 = 10_000;
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long a client may take to read what it was sent before a shutdown; one that does not read is cut off.
-const FLUSHED_WITHIN: Duration = Duration::from_secs(5);
 
 /// Package and service, and the names of its state-of-the-world and delta methods.
 const SERVICES: [(&str, Service, &str, &str); 6] = [
@@ -85,63 +69,8 @@ const SERVICES: [(&str, Service, &str, &str); 6] = [
 
 const OTHER_SERVICES: [&str; 2] = ["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection"];
 
-/// Serves discovery, health and reflection on `listener` until `shutdown`; returns when all connections are closed.
-pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>, shutdown: CancellationToken) {
-    let router = router(&shared, &shutdown);
-    let connections = TaskTracker::new();
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = shutdown.cancelled() => break,
-        };
-        match accepted {
-            Ok((socket, peer)) => {
-                connections.spawn(serve_connection(socket, peer, router.clone(), shutdown.clone()));
-            }
-            Err(error) => {
-                // Mostly too many open files: the next accept may find one closed.
-                tracing::warn!(%error, "connection not accepted");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
-    connections.close();
-    connections.wait().await;
-}
-
-async fn serve_connection(socket: TcpStream, peer: SocketAddr, router: Router, shutdown: CancellationToken) {
-    if let Err(error) = socket.set_nodelay(true) {
-        tracing::debug!(%peer, %error, "nodelay not set");
-    }
-    let service = tower::service_fn(move |mut request: Request<hyper::body::Incoming>| {
-        request.extensions_mut().insert(peer);
-        router.clone().call(request)
-    });
-    let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-    builder
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(MAX_STREAMS_PER_CONNECTION)
-        .max_send_buf_size(MAX_SEND_BUFFER_BYTES)
-        .keep_alive_interval(KEEPALIVE_INTERVAL)
-        .keep_alive_timeout(KEEPALIVE_TIMEOUT);
-    let connection = builder.serve_connection(TokioIo::new(socket), TowerToHyperService::new(service));
-    tokio::pin!(connection);
-    let result = tokio::select! {
-        result = connection.as_mut() => result,
-        () = shutdown.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            match tokio::time::timeout(FLUSHED_WITHIN, connection).await {
-                Ok(result) => result,
-                Err(_) => return tracing::debug!(%peer, "connection cut off, as the client does not read"),
-            }
-        }
-    };
-    if let Err(error) = result {
-        tracing::debug!(%peer, %error, "connection ended");
-    }
-}
-
-fn router(shared: &Arc<Shared>, shutdown: &CancellationToken) -> Router {
+/// The discovery services, health and reflection.
+pub(super) fn router(shared: &Arc<Shared>) -> Router {
     let (health_reporter, health) = tonic_health::server::health_reporter();
     // Reporting only fills a map: the future is ready at once.
     drop(health_reporter);
@@ -156,7 +85,7 @@ fn router(shared: &Arc<Shared>, shutdown: &CancellationToken) -> Router {
     let mut router = tonic::service::Routes::new(health).add_service(reflection).into_axum_router();
     for (name, service, sotw, delta) in SERVICES {
         let open = |method: &str| format!("/{name}/{method}");
-        let discovery = Discovery { service, shared: shared.clone(), shutdown: shutdown.clone() };
+        let discovery = Discovery { service, shared: shared.clone() };
         router = router
             .route_service(&open(sotw), tower::service_fn(discovery.clone().open::<DiscoveryRequest>()))
             .route_service(&open(delta), tower::service_fn(discovery.open::<DeltaDiscoveryRequest>()));
@@ -168,7 +97,6 @@ fn router(shared: &Arc<Shared>, shutdown: &CancellationToken) -> Router {
 struct Discovery {
     service: Service,
     shared: Arc<Shared>,
-    shutdown: CancellationToken,
 }
 
 impl Discovery {
@@ -177,7 +105,6 @@ impl Discovery {
         self,
     ) -> impl Fn(Request<Body>) -> Ready<Result<Response<Body>, Infallible>> + Clone + Send + Sync + 'static {
         move |request| {
-            let peer = request.extensions().get::<SocketAddr>().copied();
             let is_grpc = request
                 .headers()
                 .get(header::CONTENT_TYPE)
@@ -185,11 +112,20 @@ impl Discovery {
             if !is_grpc {
                 return ready(Ok(Status::invalid_argument("content-type must be application/grpc").into_http()));
             }
+            let admitted = match self.shared.admission.admit() {
+                Ok(admitted) => admitted,
+                Err(refusal) => {
+                    self.shared.metrics.stream_refused(refusal);
+                    return ready(Ok(self.shared.admission.status(refusal).into_http()));
+                }
+            };
+            let (peer, farewell) = (request.extensions().get().copied(), request.extensions().get().cloned());
+            let farewell = farewell.expect("every request comes in through `accept`");
             let decoder = ProstDecoder::new(BufferSettings::new(REQUEST_BUFFER_BYTES, MAX_REQUEST_BYTES));
             let inbound: Streaming<R> =
                 Streaming::new_request(decoder, request.into_body(), None, Some(MAX_REQUEST_BYTES));
-            let shutdown = self.shutdown.clone().cancelled_owned();
-            let stream = DiscoveryStream::new(inbound, self.service, self.shared.clone(), peer, shutdown);
+            let guest = Guest { peer, farewell, _admitted: admitted };
+            let stream = DiscoveryStream::new(inbound, self.service, self.shared.clone(), guest);
             let mut response = Response::new(Body::new(stream));
             response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
             ready(Ok(response))

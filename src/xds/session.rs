@@ -126,6 +126,11 @@ impl Session {
         self.has_sent_all = false;
     }
 
+    /// What the client asks for; `None` before its first request of the type.
+    pub(super) fn subscription(&self, resource_type: ResourceType) -> Option<&Subscription> {
+        self.types.get(&resource_type).map(|state| &state.subscription)
+    }
+
     /// Applies a change of subscription to what the client is believed to hold.
     pub(super) fn resubscribe(&mut self, resource_type: ResourceType, changed: Changed) {
         self.has_sent_all = false;

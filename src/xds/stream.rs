@@ -20,17 +20,24 @@ use tokio_stream::wrappers::WatchStream;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::{Status, Streaming};
 
+use super::accept::Farewell;
+use super::admission::{Admission, Admitted};
 use super::delivery::{Outcome, Proofs};
 use super::fleet::{Connection, Fleet, Hello, Service};
 use super::message::{DiscoveryMessage, Head};
 use super::metrics::Metrics;
 use super::node::proxy_of;
+use super::recorder::{Recorder, Recordings};
 use super::session::{Limits, Protocol, Reaction, Session};
+use super::size::check_node;
 use super::wire;
 use crate::snapshot::{ResourceType, Snapshot};
 
 /// Room for the frames of one small response.
 const FRAMES_AT_REST: usize = 4;
+
+/// A client that opens a stream has something to ask.
+const FIRST_REQUEST_WITHIN: Duration = Duration::from_secs(15);
 
 /// How long the second request may take that tells an Envoy that comes back from one that starts.
 const SECOND_REQUEST_WITHIN: Duration = Duration::from_millis(100);
@@ -41,6 +48,15 @@ pub(super) struct Shared {
     pub proofs: Arc<Proofs>,
     pub limits: Limits,
     pub metrics: Metrics,
+    pub admission: Admission,
+    pub recordings: Recordings,
+}
+
+/// Where a stream comes from, and its place here.
+pub(super) struct Guest {
+    pub peer: Option<SocketAddr>,
+    pub farewell: Farewell,
+    pub _admitted: Admitted,
 }
 
 /// A client that has introduced itself.
@@ -50,6 +66,7 @@ struct Client {
     snapshots: WatchStream<Option<Arc<Snapshot>>>,
     snapshot: Option<Arc<Snapshot>>,
     node_id: String,
+    recorder: Recorder,
 }
 
 /// The response body of one discovery call.
@@ -57,14 +74,14 @@ pub(super) struct DiscoveryStream<R> {
     inbound: Streaming<R>,
     service: Service,
     shared: Arc<Shared>,
-    peer: Option<SocketAddr>,
+    guest: Guest,
     client: Option<Client>,
     /// A first request that leaves open whether its Envoy starts, until `wake` or the next request.
     first: Option<R>,
     /// Frames of responses already decided. Bounded by what the session allows without an answer.
     outgoing: VecDeque<Bytes>,
     wake: Option<Pin<Box<Sleep>>>,
-    shutdown: Pin<Box<WaitForCancellationFutureOwned>>,
+    farewell: Pin<Box<WaitForCancellationFutureOwned>>,
     /// How the call ends, once what is outgoing has been sent.
     ended: Option<Status>,
     is_over: bool,
@@ -72,24 +89,18 @@ pub(super) struct DiscoveryStream<R> {
 }
 
 impl<R: DiscoveryMessage> DiscoveryStream<R> {
-    pub fn new(
-        inbound: Streaming<R>,
-        service: Service,
-        shared: Arc<Shared>,
-        peer: Option<SocketAddr>,
-        shutdown: WaitForCancellationFutureOwned,
-    ) -> Self {
+    pub fn new(inbound: Streaming<R>, service: Service, shared: Arc<Shared>, guest: Guest) -> Self {
         shared.metrics.stream_opened(R::PROTOCOL);
         Self {
             inbound,
             service,
             shared,
-            peer,
             client: None,
             first: None,
             outgoing: VecDeque::new(),
-            wake: None,
-            shutdown: Box::pin(shutdown),
+            wake: Some(Box::pin(tokio::time::sleep(FIRST_REQUEST_WITHIN))),
+            farewell: Box::pin(guest.farewell.said()),
+            guest,
             ended: None,
             is_over: false,
             protocol: R::PROTOCOL,
@@ -99,8 +110,8 @@ impl<R: DiscoveryMessage> DiscoveryStream<R> {
     /// Makes all progress that can be made without waiting; `Err` ends the stream, with OK where the client has.
     fn advance(&mut self, context: &mut Context<'_>) -> Result<(), Status> {
         while self.outgoing.is_empty() {
-            if self.shutdown.as_mut().poll(context).is_ready() {
-                return Err(Status::unavailable("the control plane is shutting down, connect again"));
+            if self.farewell.as_mut().poll(context).is_ready() {
+                return Err(self.guest.farewell.status());
             }
             let has_progressed =
                 self.poll_snapshot(context)? | self.poll_request(context)? | self.poll_wake(context)?;
@@ -147,7 +158,10 @@ impl<R: DiscoveryMessage> DiscoveryStream<R> {
             self.client = Some(self.introduce(&first.head(), true)?);
             return self.answer(&first).map(|()| true);
         }
-        let Some(client) = &mut self.client else { return Ok(false) };
+        let Some(client) = &mut self.client else {
+            let seconds = FIRST_REQUEST_WITHIN.as_secs();
+            return Err(Status::deadline_exceeded(format!("no request within {seconds} s of opening the stream")));
+        };
         let reaction = client.session.on_snapshot(client.snapshot.as_deref(), Instant::now().into_std());
         self.react(reaction);
         Ok(true)
@@ -201,6 +215,16 @@ impl<R: DiscoveryMessage> DiscoveryStream<R> {
         if let Some(error) = head.error {
             tracing::warn!(node = client.node_id, type_url = head.type_url, error, "resources rejected");
         }
+        let subscription = client.session.subscription(resource_type);
+        request
+            .check_names(subscription.map_or(0, |subscription| subscription.names.len()))
+            .map_err(|too_much| Status::resource_exhausted(too_much.to_string()))?;
+        if let Some(nonce) = request.answers() {
+            client.recorder.answered(resource_type, nonce, head.error);
+        }
+        if let Some((subscribe, unsubscribe, holds)) = request.asks(subscription) {
+            client.recorder.requested(resource_type, subscribe, unsubscribe, holds);
+        }
         let now = Instant::now().into_std();
         let reaction = request.apply(&mut client.session, resource_type, client.snapshot.as_deref(), now);
         self.react(reaction);
@@ -208,6 +232,9 @@ impl<R: DiscoveryMessage> DiscoveryStream<R> {
     }
 
     fn introduce(&self, head: &Head<'_>, is_new_process: bool) -> Result<Client, Status> {
+        if let Some(Err(too_much)) = head.node.map(check_node) {
+            return Err(Status::invalid_argument(too_much.to_string()));
+        }
         let mut proxy = head
             .node
             .and_then(proxy_of)
@@ -222,12 +249,13 @@ impl<R: DiscoveryMessage> DiscoveryStream<R> {
             service: self.service,
             protocol: R::PROTOCOL,
             is_new_process,
-            peer: self.peer,
+            peer: self.guest.peer,
         });
         Ok(Client {
             session: Session::new(R::PROTOCOL, build, self.shared.proofs.clone(), self.shared.limits),
             snapshots: WatchStream::new(connection.snapshots.clone()),
             snapshot: None,
+            recorder: self.shared.recordings.begin(connection.id, node_id.clone(), self.service, R::PROTOCOL),
             connection,
             node_id,
         })
@@ -235,9 +263,10 @@ impl<R: DiscoveryMessage> DiscoveryStream<R> {
 
     fn react(&mut self, reaction: Reaction) {
         let Some(client) = &self.client else { return };
-        for name in reaction.unanswered {
-            let reason = "malformed, of a namespace out of reach, or of a plugin without module";
-            tracing::warn!(node = client.node_id, name, reason, "extension name is not answered");
+        if let [first, ..] = &reaction.unanswered[..] {
+            let (reason, count) =
+                ("malformed, of a namespace out of reach, or of a plugin without module", reaction.unanswered.len());
+            tracing::warn!(node = client.node_id, name = first, count, reason, "extension names are not answered");
         }
         for delivery in reaction.deliveries {
             match delivery.outcome {
@@ -248,7 +277,9 @@ impl<R: DiscoveryMessage> DiscoveryStream<R> {
         }
         for response in reaction.responses {
             self.shared.metrics.responded(response.resource_type);
-            self.outgoing.extend(wire::frames(R::PROTOCOL, &response));
+            let frames = wire::frames(R::PROTOCOL, &response);
+            client.recorder.responded(&response, frames.iter().map(Bytes::len).sum());
+            self.outgoing.extend(frames);
         }
         self.wake = reaction.wake_at.map(|at| Box::pin(tokio::time::sleep_until(Instant::from_std(at))));
     }
@@ -286,6 +317,9 @@ fn refuse_outside_ads(service: Service, snapshot: Option<&Snapshot>) -> Result<(
 impl<R> Drop for DiscoveryStream<R> {
     fn drop(&mut self) {
         // The client's connection says goodbye to the fleet by itself.
+        if let Some(client) = &self.client {
+            client.recorder.ended(&Status::cancelled("the client has left"));
+        }
         self.shared.metrics.stream_closed(self.protocol);
     }
 }
@@ -311,7 +345,9 @@ impl<R: DiscoveryMessage> Body for DiscoveryStream<R> {
             return Poll::Pending;
         };
         this.is_over = true;
-        this.client = None;
+        if let Some(client) = this.client.take() {
+            client.recorder.ended(&status);
+        }
         let mut trailers = HeaderMap::new();
         if let Err(status) = status.add_header(&mut trailers) {
             tracing::warn!(%status, "status cannot be sent");

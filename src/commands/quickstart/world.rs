@@ -136,6 +136,7 @@ async fn start_envoy(folder: &Path, binary: &Path, xds: SocketAddr) -> anyhow::R
         labels: BTreeMap::from([(manifests::LABEL.0.to_owned(), manifests::LABEL.1.to_owned())]),
         cluster: "quickstart".to_owned(),
         xds: Endpoint { host: xds.ip().to_string(), port: xds.port() },
+        tls: None,
         protocol: Protocol::Delta,
         admin_port: 0,
     };

@@ -5,6 +5,7 @@
 
 mod client;
 mod delta;
+mod moves;
 mod order;
 mod random;
 mod reconnect;

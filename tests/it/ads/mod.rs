@@ -4,6 +4,7 @@
 
 mod delta;
 mod envoy;
+mod limits;
 mod plane;
 mod services;
 mod sotw;

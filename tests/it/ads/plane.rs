@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use wasmplane::snapshot::{Extension, Extensions, Resource, ResourceType, Rope, Snapshot, Version};
-use wasmplane::xds::{Connection, Fleet, Hello, Limits, Metrics, Report, StreamId};
+use wasmplane::xds::{Connection, Fleet, Hello, Metrics, Options, Report, StreamId};
 
 pub struct Plane {
     pub url: String,
@@ -23,6 +23,11 @@ pub struct Plane {
 impl Plane {
     /// A control plane whose sources are not loaded yet.
     pub async fn empty() -> Self {
+        Self::run(Options::default()).await
+    }
+
+    /// One whose port is run otherwise; its sources are not loaded yet.
+    pub async fn run(options: Options) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let snapshots = watch::Sender::new(None);
@@ -30,8 +35,7 @@ impl Plane {
         let (hello_to, hellos) = mpsc::unbounded_channel();
         let fleet = OneForAll { snapshots: snapshots.subscribe(), report_to, hello_to, next: AtomicU64::new(1) };
         let shutdown = CancellationToken::new();
-        let serving =
-            wasmplane::xds::serve(listener, Arc::new(fleet), Limits::default(), Metrics::default(), shutdown.clone());
+        let serving = wasmplane::xds::serve(listener, Arc::new(fleet), options, Metrics::default(), shutdown.clone());
         Self { url, reports, hellos, shutdown, served: tokio::spawn(serving), snapshots }
     }
 

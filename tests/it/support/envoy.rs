@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use tempfile::TempDir;
 use tokio::process::Command;
-use wasmplane::commands::bootstrap::{Bootstrap, Endpoint, Protocol};
+use wasmplane::commands::bootstrap::{Bootstrap, ClientTls, Endpoint, Protocol};
 use wasmplane::commands::quickstart::{Ended, LoggedProcess, envoy_binary};
 
 use super::{http, wait_until};
@@ -59,6 +59,7 @@ pub async fn envoy(version: &str) -> Option<EnvoySetup> {
         labels: BTreeMap::new(),
         cluster: "test".to_owned(),
         xds: Endpoint { host: "127.0.0.1".to_owned(), port: 0 },
+        tls: None,
         protocol: Protocol::Delta,
         admin_port: 0,
     };
@@ -83,6 +84,12 @@ impl EnvoySetup {
 
     pub fn protocol(mut self, protocol: Protocol) -> Self {
         self.bootstrap.protocol = protocol;
+        self
+    }
+
+    /// Speaks TLS to the control plane.
+    pub fn tls(mut self, tls: ClientTls) -> Self {
+        self.bootstrap.tls = Some(tls);
         self
     }
 

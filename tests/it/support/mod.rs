@@ -3,6 +3,7 @@
 //! Nothing here sleeps but [`wait_until`], and no port is fixed. Everything ends when its value is dropped; while a
 //! test panics, Envoy and the control plane print their last words.
 
+pub mod certificates;
 pub mod control_plane;
 pub mod envoy;
 pub mod http;

@@ -1,0 +1,87 @@
+//! Clients that come in too great numbers, say too much, or nothing at all.
+
+use std::time::Duration;
+
+use tonic::Code;
+use wasmplane::snapshot::ResourceType::{Cluster, ExtensionConfig};
+use wasmplane::xds::{AdmissionLimits, Options, Transport};
+
+use super::envoy::{Delta, Sotw, channel, delta, soon, sotw};
+use super::plane::{Plane, resource};
+
+fn admitting(max_streams: usize, max_streams_per_second: u32) -> Options {
+    Options { admission: AdmissionLimits { max_streams, max_streams_per_second }, ..Options::default() }
+}
+
+async fn refused(url: &str) -> tonic::Status {
+    use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+    let mut client = AggregatedDiscoveryServiceClient::new(channel(url).await);
+    soon(client.delta_aggregated_resources(tokio_stream::pending())).await.unwrap_err()
+}
+
+#[tokio::test]
+async fn a_stream_above_the_cap_is_told_so_and_taken_in_when_there_is_room() {
+    let plane = Plane::run(admitting(1, 100)).await;
+    plane.publish([resource(Cluster, "c", "1")]);
+    let mut first = Sotw::ads(&plane.url).await;
+    first.send(sotw("e", Cluster, &[]));
+    first.next().await;
+    let status = refused(&plane.url).await;
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    assert_eq!(status.message(), "1 streams are open, which is the limit of this control plane (--max-streams)");
+    drop(first);
+    let mut plane = plane;
+    assert_eq!(plane.report().await, "gone");
+    let mut next = Sotw::ads(&plane.url).await;
+    next.send(sotw("e", Cluster, &[]));
+    next.next().await;
+}
+
+#[tokio::test]
+async fn streams_that_come_too_fast_are_told_to_come_again() {
+    let plane = Plane::run(admitting(100, 1)).await;
+    let _first = Sotw::ads(&plane.url).await;
+    let status = refused(&plane.url).await;
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(status.message().contains("--max-streams-per-second"), "{status}");
+}
+
+#[tokio::test]
+async fn a_client_that_asks_for_more_names_than_anybody_needs_is_refused() {
+    let plane = Plane::serving([]).await;
+    let names: Vec<String> = (0..30_000).map(|n| n.to_string()).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let more: Vec<String> = (30_000..60_000).map(|n: u32| n.to_string()).collect();
+    let more: Vec<&str> = more.iter().map(String::as_str).collect();
+    let mut stream = Delta::ads(&plane.url).await;
+    stream.send(delta("e", ExtensionConfig, &names));
+    stream.send(delta("", ExtensionConfig, &more));
+    let status = stream.end().await;
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    assert_eq!(status.message(), "60000 resource names of one type; a stream may ask for at most 50000");
+}
+
+#[tokio::test]
+async fn a_node_that_says_too_much_is_refused() {
+    let plane = Plane::serving([]).await;
+    let mut stream = Sotw::ads(&plane.url).await;
+    stream.send(sotw(&"x".repeat(3000), Cluster, &[]));
+    let status = stream.end().await;
+    assert_eq!(
+        (status.code(), status.message()),
+        (Code::InvalidArgument, "node.id has 3000 bytes; at most 2048 are taken")
+    );
+}
+
+#[tokio::test]
+async fn a_connection_that_has_reached_its_age_is_asked_to_come_again() {
+    let transport = Transport { max_connection_age: Some(Duration::from_millis(50)), ..Transport::default() };
+    let plane = Plane::run(Options { transport, ..Options::default() }).await;
+    plane.publish([resource(Cluster, "c", "1")]);
+    let mut stream = Sotw::ads(&plane.url).await;
+    stream.send(sotw("e", Cluster, &[]));
+    stream.next().await;
+    let status = stream.end().await;
+    assert_eq!(status.code(), Code::Unavailable);
+    assert_eq!(status.message(), "the connection has reached its age, connect again");
+}
