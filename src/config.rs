@@ -20,6 +20,7 @@ pub enum Command {
     Explain(commands::explain::Args),
     Diff(commands::diff::Args),
     Inspect(commands::inspect::Args),
+    Push(commands::push::Args),
     Bootstrap(commands::bootstrap::Args),
     Quickstart(commands::quickstart::Args),
     Proxies(commands::proxies::Args),

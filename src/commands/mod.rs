@@ -5,8 +5,11 @@ pub mod bootstrap;
 pub mod diff;
 pub mod explain;
 pub mod inspect;
+pub mod network;
 pub mod plugins;
+mod progress;
 pub mod proxies;
+pub mod push;
 pub mod quickstart;
 mod release;
 pub mod serve;
@@ -56,6 +59,7 @@ pub fn run(command: Command) -> anyhow::Result<Outcome> {
         Command::Explain(args) => explain::run(args),
         Command::Diff(args) => diff::run(args),
         Command::Inspect(args) => inspect::run(args),
+        Command::Push(args) => push::run(args),
         Command::Bootstrap(args) => bootstrap::run(args),
         Command::Quickstart(args) => quickstart::run(args),
         Command::Proxies(args) => proxies::run(args),

@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 use super::admin_client::{ServerArgs, block_on};
 use super::{Format, Outcome, table};
 use crate::protobuf::admin::watch_rollout_response::Event;
-use crate::protobuf::admin::{Counts, ListPluginsRequest, ListPluginsResponse, Plugin, WatchRolloutRequest};
+use crate::protobuf::admin::{
+    Counts, ListPluginsRequest, ListPluginsResponse, ModuleFailure, Plugin, WatchRolloutRequest,
+};
 
 /// Plugins of a running control plane, and how far each has been rolled out.
 #[derive(Debug, clap::Args)]
@@ -27,11 +29,14 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
             return watch(&args).await;
         }
         let mut client = args.server.connect().await?;
-        let ListPluginsResponse { plugins, faults } = client.list_plugins(ListPluginsRequest {}).await?.into_inner();
+        let ListPluginsResponse { plugins, faults, module_store_fault: store } =
+            client.list_plugins(ListPluginsRequest {}).await?.into_inner();
         let plugins_json = || plugins.iter().map(view).collect::<Vec<_>>();
         match args.format {
-            Format::Text => print!("{}{}", text(&plugins), refused(&faults)),
-            Format::Json => println!("{:#}", json!({"plugins": plugins_json(), "faults": faults})),
+            Format::Text => print!("{}{}{}", text(&plugins), refused(&faults), unstored(&store)),
+            Format::Json => {
+                println!("{:#}", json!({"plugins": plugins_json(), "faults": faults, "moduleStoreFault": store}))
+            }
         }
         Ok(Outcome::Fine)
     })
@@ -75,7 +80,7 @@ fn text(plugins: &[Plugin]) -> String {
     if plugins.is_empty() {
         return "no plugin is known\n".into();
     }
-    let head = ["ID", "PROGRAMMED", "OTHER STATES", "REVISION", "MODULE"];
+    let head = ["ID", "PROGRAMMED", "OTHER STATES", "REVISION", "MODULE", "IMAGE"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     let mut said = String::new();
     for plugin in plugins {
@@ -86,6 +91,7 @@ fn text(plugins: &[Plugin]) -> String {
             other_states(&counts).join(", "),
             plugin.running_revision.clone(),
             plugin.module_digest.chars().take(12).collect(),
+            plugin.image_digest.chars().take(12).collect(),
         ]);
         for line in remarks(plugin) {
             said.push_str(&format!("{}: {line}\n", plugin.id));
@@ -99,6 +105,14 @@ fn text(plugins: &[Plugin]) -> String {
 fn refused(faults: &[String]) -> String {
     let lines: String = faults.iter().map(|fault| format!("{fault}\n")).collect();
     if faults.is_empty() { lines } else { format!("\nrefused:\n{lines}") }
+}
+
+/// What is run all the same, until the next restart.
+fn unstored(fault: &str) -> String {
+    if fault.is_empty() {
+        return String::new();
+    }
+    format!("\nmodules cannot be stored, and are kept in memory only: {fault}\n")
 }
 
 fn summary(plugin: &Plugin, remarks: Vec<String>) -> String {
@@ -121,9 +135,18 @@ fn other_states(counts: &Counts) -> Vec<String> {
 
 fn remarks(plugin: &Plugin) -> Vec<String> {
     let module = (!plugin.module_error.is_empty()).then(|| format!("module not loaded: {}", plugin.module_error));
+    let failure = plugin.module_failure.as_ref().map(failure);
     let answers = plugin.messages.iter().filter(|message| **message != plugin.module_error).cloned();
     let warnings = plugin.warnings.iter().map(|warning| format!("warning: {warning}"));
-    module.into_iter().chain(answers).chain(warnings).collect()
+    module.into_iter().chain(failure).chain(answers).chain(warnings).collect()
+}
+
+/// How long the module has been failing, and what comes next. Why is said elsewhere.
+fn failure(failure: &ModuleFailure) -> String {
+    let ModuleFailure { since, attempts, next_try, tried_again, .. } = failure;
+    let times = if *attempts == 1 { format!("at {since}") } else { format!("{attempts} times since {since}") };
+    let next = if next_try.is_empty() { tried_again.clone() } else { format!("at {next_try}") };
+    format!("the module failed {times}; tried again {next}")
 }
 
 fn view(plugin: &Plugin) -> Value {
@@ -149,7 +172,15 @@ fn view(plugin: &Plugin) -> Value {
         "desiredRevision": plugin.desired_revision,
         "runningRevision": plugin.running_revision,
         "moduleDigest": plugin.module_digest,
+        "imageDigest": plugin.image_digest,
         "moduleError": plugin.module_error,
+        "moduleFailure": plugin.module_failure.as_ref().map(|failure| json!({
+            "reason": failure.reason,
+            "since": failure.since,
+            "attempts": failure.attempts,
+            "nextTry": Some(&failure.next_try).filter(|time| !time.is_empty()),
+            "triedAgain": Some(&failure.tried_again).filter(|condition| !condition.is_empty()),
+        })),
         "proxies": {
             "total": counts.total,
             "notLoaded": counts.not_loaded,
@@ -189,6 +220,27 @@ mod tests {
                 "shop/a r1: programmed on 2 of 2",
                 "shop/a r1: programmed on 2 of 2; warning: w",
             ]
+        );
+    }
+
+    #[test]
+    fn a_module_that_is_not_to_be_had_says_since_when_and_when_it_is_tried_again() {
+        let failing = |attempts, next_try: &str, tried_again: &str| {
+            failure(&ModuleFailure {
+                reason: "GET http://m/a.wasm: 404 Not Found".into(),
+                since: "2026-05-01T10:00:00Z".into(),
+                attempts,
+                next_try: next_try.into(),
+                tried_again: tried_again.into(),
+            })
+        };
+        assert_eq!(
+            failing(3, "2026-05-01T10:05:00Z", ""),
+            "the module failed 3 times since 2026-05-01T10:00:00Z; tried again at 2026-05-01T10:05:00Z"
+        );
+        assert_eq!(
+            failing(1, "", "when the file changes"),
+            "the module failed at 2026-05-01T10:00:00Z; tried again when the file changes"
         );
     }
 }

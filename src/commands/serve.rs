@@ -7,7 +7,9 @@ use std::time::Duration;
 use anyhow::bail;
 use tokio_util::sync::CancellationToken;
 
+use super::network::NetworkArgs;
 use super::{Outcome, parse_duration};
+use crate::modules::{STORE_MAX_BYTES, TagRefresh};
 use crate::xds::{AdmissionLimits, TlsFiles};
 use crate::{plane, telemetry};
 
@@ -33,6 +35,14 @@ pub struct Args {
     /// Folder in which file:// modules are read by the control plane itself, and watched. Repeatable.
     #[arg(long, value_name = "DIR", env = "WASMPLANE_MODULE_FILES", value_delimiter = ',')]
     module_files: Vec<PathBuf>,
+    /// Stored modules that nobody uses go when all of them take more than this. Those in use stay.
+    #[arg(long, value_name = "BYTES", env = "WASMPLANE_MODULE_STORE_MAX_BYTES", default_value_t = STORE_MAX_BYTES)]
+    module_store_max_bytes: u64,
+    /// Ask again which images tags mean, in such intervals, and roll out what has changed; report:5m only reports it.
+    #[arg(long, value_name = "off|[report:]DURATION", env = "WASMPLANE_TAG_REFRESH", default_value = "off", value_parser = parse_tag_refresh)]
+    tag_refresh: TagRefreshArg,
+    #[command(flatten)]
+    network: NetworkArgs,
     /// Larger discovery answers are split where the protocol allows it.
     #[arg(long, value_name = "BYTES", env = "WASMPLANE_MAX_RESPONSE_BYTES", default_value_t = 4 << 20)]
     max_response_bytes: usize,
@@ -64,6 +74,8 @@ pub struct Args {
 pub fn run(args: Args) -> anyhow::Result<Outcome> {
     telemetry::init();
     args.refuse_plaintext()?;
+    let network = args.network.settings()?;
+    network.check()?;
     let settings = plane::Settings {
         config: args.config,
         root_namespace: args.root_namespace,
@@ -71,6 +83,9 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
         admin_listen: args.admin_listen,
         data_dir: args.data_dir.unwrap_or_else(default_data_dir),
         module_files: args.module_files,
+        module_store_max_bytes: args.module_store_max_bytes,
+        network,
+        tag_refresh: args.tag_refresh.0,
         max_response_bytes: args.max_response_bytes,
         tls: args.xds_tls_cert.zip(args.xds_tls_key).map(|(cert, key)| TlsFiles {
             cert,
@@ -89,6 +104,25 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
         plane::run(settings, shutdown).await
     })?;
     Ok(Outcome::Fine)
+}
+
+/// `None`: off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct TagRefreshArg(Option<TagRefresh>);
+
+/// More often is a burden to registries, which count requests.
+const MIN_TAG_REFRESH: Duration = Duration::from_secs(1);
+
+fn parse_tag_refresh(text: &str) -> anyhow::Result<TagRefreshArg> {
+    if text == "off" {
+        return Ok(TagRefreshArg(None));
+    }
+    let (rolls_out, duration) = text.strip_prefix("report:").map_or((true, text), |duration| (false, duration));
+    let every = duration.parse::<jiff::SignedDuration>().ok().and_then(|every| Duration::try_from(every).ok());
+    match every.filter(|every| *every >= MIN_TAG_REFRESH) {
+        Some(every) => Ok(TagRefreshArg(Some(TagRefresh { every, rolls_out }))),
+        None => bail!("not off, a duration such as 5m or 1h, or report: and a duration; at least 1s"),
+    }
 }
 
 impl Args {
@@ -166,6 +200,19 @@ mod tests {
         assert_eq!(folder(None, None, false), "/var/lib/wasmplane");
         for is_root in [false, true] {
             assert_eq!(folder(Some("/state"), Some("/home/me"), is_root), "/state/wasmplane");
+        }
+    }
+
+    #[test]
+    fn tags_are_followed_only_when_told_and_not_too_often() {
+        let parse = |text: &str| parse_tag_refresh(text).map(|TagRefreshArg(refresh)| refresh);
+        let every = |seconds, rolls_out| Some(TagRefresh { every: Duration::from_secs(seconds), rolls_out });
+        assert_eq!(parse("off").unwrap(), None);
+        assert_eq!(parse("5m").unwrap(), every(300, true));
+        assert_eq!(parse("1h30m").unwrap(), every(5400, true));
+        assert_eq!(parse("report:90s").unwrap(), every(90, false));
+        for text in ["", "on", "5", "0s", "-5m", "10ms", "report:", "report:off"] {
+            assert!(parse(text).is_err(), "{text}");
         }
     }
 }

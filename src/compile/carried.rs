@@ -49,7 +49,7 @@ fn carried_by(kind: &Kind, index: usize, member: &Member, served: &[Served], cat
         false => member.run.clone(),
     };
     let revision = match &run {
-        Run::Revision(revision) | Run::LastGood(revision) => Some(revision.revision),
+        Run::Revision(revision) | Run::LastGood(revision, _) => Some(revision.revision),
         Run::StandIn { .. } | Run::Unsupported { .. } | Run::TooLarge { .. } | Run::Disabled | Run::Absent => None,
     };
     Carried {

@@ -122,7 +122,7 @@ impl Catalog {
 
     fn filter(&self, index: usize) -> Option<Content> {
         match &self.plugins[index].run {
-            Run::Revision(revision) | Run::LastGood(revision) => {
+            Run::Revision(revision) | Run::LastGood(revision, _) => {
                 Some(self.filters[index].get_or_init(|| filter_of(revision)).clone())
             }
             _ => None,

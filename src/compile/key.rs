@@ -28,7 +28,7 @@ fn write_member(member: &Member, text: &mut String) {
     let plugin = &member.plugin;
     let run = match &member.run {
         Run::Revision(revision) => format!("revision {}", revision.revision),
-        Run::LastGood(revision) => format!("last good {}", revision.revision),
+        Run::LastGood(revision, reason) => format!("last good {} {reason:?}", revision.revision),
         Run::StandIn { reason } => format!("stand-in {reason:?}"),
         Run::Unsupported { reason } => format!("unsupported {reason:?}"),
         Run::TooLarge { reason } => format!("too large {reason:?}"),

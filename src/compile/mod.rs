@@ -83,7 +83,7 @@ impl Member {
 
     /// Whether the plugin's own filter runs, in some revision.
     fn is_running(&self) -> bool {
-        matches!(self.run, Run::Revision(_) | Run::LastGood(_))
+        matches!(self.run, Run::Revision(_) | Run::LastGood(..))
     }
 
     /// Whether traffic passes where the plugin's own filter does not run.
@@ -96,8 +96,8 @@ impl Member {
 #[derive(Clone, Debug)]
 pub enum Run {
     Revision(Arc<PluginRevision>),
-    /// `refused` is an older revision in place of one that this proxy refused.
-    LastGood(Arc<PluginRevision>),
+    /// An older revision in place of one that this proxy refused, or that its Envoy cannot run, and then why not.
+    LastGood(Arc<PluginRevision>, Option<String>),
     /// The fail strategy: nothing where it is open, deny-all where it is closed.
     StandIn {
         reason: String,

@@ -54,14 +54,12 @@ fn run(entry: &PluginEntry, proxy: &Proxy, facts: &ProxyFacts, releases: &[Envoy
     if !proxy.capabilities.wasm && running.plugin.wasm().is_some() {
         return Run::Unsupported { reason: "this Envoy has no Wasm runtime (envoy.wasm.runtime.v8)".into() };
     }
-    if let Some(reason) = refusal(running, proxy, releases) {
-        return Run::Unsupported { reason };
-    }
+    let unfit = refusal(running, proxy, releases);
     let is_refused = |revision: &PluginRevision| {
         let revision = (revision.id().clone(), revision.revision);
         facts.refused.contains(&revision) || facts.aside.contains(&revision)
     };
-    if !is_refused(running) {
+    if unfit.is_none() && !is_refused(running) {
         return Run::Revision(running.clone());
     }
     // A revision of the other filter type cannot stand where this one stands.
@@ -74,9 +72,10 @@ fn run(entry: &PluginEntry, proxy: &Proxy, facts: &ProxyFacts, releases: &[Envoy
     // What ran here goes on. What others took comes only where that is not known.
     let own = facts.last_good.get(running.id());
     let own = entry.good.iter().filter(is_fit).find(|good| Some(&good.revision) == own);
-    match own.or_else(|| entry.good.iter().find(is_fit)) {
-        Some(good) => Run::LastGood(good.clone()),
-        None => Run::StandIn { reason: "this Envoy refused the plugin and there is no older revision".into() },
+    match (own.or_else(|| entry.good.iter().find(is_fit)), unfit) {
+        (Some(good), unfit) => Run::LastGood(good.clone(), unfit),
+        (None, Some(reason)) => Run::Unsupported { reason },
+        (None, None) => Run::StandIn { reason: "this Envoy refused the plugin and there is no older revision".into() },
     }
 }
 
@@ -94,7 +93,7 @@ mod tests {
     use super::*;
     use crate::compile::fixtures;
     use crate::compile::fixtures::{entry, plugin, proxy, revision, template, wasm};
-    use crate::model::{ModuleState, PluginId, PluginKind};
+    use crate::model::{Digest, Module, ModuleState, PluginId, PluginKind};
 
     fn select_one(entry: &PluginEntry, proxy: &Proxy, facts: &ProxyFacts) -> Run {
         let kind = select(proxy, facts, "root", [entry].into_iter(), [].into_iter(), &[]);
@@ -124,7 +123,7 @@ mod tests {
         };
         entry.good = vec![old.clone()];
         match select_one(&entry, &proxy("shop"), &refuse(&[&new])) {
-            Run::LastGood(good) => assert_eq!(good.revision, old.revision),
+            Run::LastGood(good, None) => assert_eq!(good.revision, old.revision),
             other => panic!("{other:?}"),
         }
         assert!(matches!(select_one(&entry, &proxy("shop"), &refuse(&[&new, &old])), Run::StandIn { .. }));
@@ -133,14 +132,38 @@ mod tests {
         let mut facts = refuse(&[&new]);
         facts.last_good.insert(old.id().clone(), old.revision);
         match select_one(&entry, &proxy("shop"), &facts) {
-            Run::LastGood(good) => assert_eq!(good.revision, old.revision, "what ran here, not what others took"),
+            Run::LastGood(good, _) => assert_eq!(good.revision, old.revision, "what ran here, not what others took"),
             other => panic!("{other:?}"),
         }
         facts.refused.clear();
         facts.aside.insert((new.id().clone(), new.revision));
-        assert!(matches!(select_one(&entry, &proxy("shop"), &facts), Run::LastGood(_)));
+        assert!(matches!(select_one(&entry, &proxy("shop"), &facts), Run::LastGood(..)));
         entry.good = vec![new.clone()];
         assert!(matches!(select_one(&entry, &proxy("shop"), &refuse(&[&new])), Run::StandIn { .. }));
+    }
+
+    #[test]
+    fn an_envoy_that_cannot_run_the_new_module_keeps_the_last_good_one() {
+        let release = |minor| EnvoyVersion::new(1, minor, 0);
+        let module = |content: &str, refusals: Vec<(EnvoyVersion, String)>| {
+            let bytes = bytes::Bytes::from(content.to_owned());
+            Code::Module(Arc::new(Module { digest: Digest::of(&bytes), bytes, refusals }))
+        };
+        let of = |code| Arc::new(PluginRevision::new(Arc::new(plugin("shop/a")), code));
+        let old = of(module("old", vec![]));
+        let new = of(module("new", vec![(release(36), "imports x".to_owned())]));
+        let mut entry = entry(new);
+        let run_on = |entry: &PluginEntry, minor| {
+            let proxy = Proxy { version: Some(release(minor)), ..proxy("shop") };
+            run(entry, &proxy, &ProxyFacts::default(), &[release(36), release(40)])
+        };
+        assert!(matches!(run_on(&entry, 36), Run::Unsupported { reason } if reason == "imports x"));
+        entry.good = vec![old.clone()];
+        match run_on(&entry, 36) {
+            Run::LastGood(good, Some(reason)) => assert_eq!((good.revision, &*reason), (old.revision, "imports x")),
+            other => panic!("{other:?}"),
+        }
+        assert!(matches!(run_on(&entry, 40), Run::Revision(_)));
     }
 
     #[test]

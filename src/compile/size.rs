@@ -39,7 +39,7 @@ pub fn reason(member: &Member) -> String {
 
 fn module_bytes(member: &Member) -> usize {
     match &member.run {
-        Run::Revision(revision) | Run::LastGood(revision) => match &revision.code {
+        Run::Revision(revision) | Run::LastGood(revision, _) => match &revision.code {
             Code::Module(module) => module.bytes.len(),
             Code::OnProxy(_) | Code::InSpecification => 0,
         },

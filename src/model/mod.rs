@@ -3,6 +3,7 @@
 //! Comes in: values that some other room has already checked. Goes out: the same values, compared, ordered, spelled.
 //! Invariant: no IO, no clock, no Kubernetes, no gRPC.
 
+mod docker_config;
 mod module;
 mod plugin;
 mod plugin_id;
@@ -10,6 +11,7 @@ mod proxy;
 mod revision;
 mod template;
 
+pub use docker_config::{Credential, DOCKER_HUB, DockerConfig, InvalidDockerConfig, PullSecret};
 pub use module::{Code, Digest, InvalidDigest, Module, ModuleLocation, ModuleRef, ModuleState, PullPolicy, shown_url};
 pub use plugin::{
     EnvVar, EnvVarSource, FailStrategy, LuaProgram, Plugin, PluginType, Position, Program, ReloadBackoff,

@@ -8,15 +8,18 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::model::{Code, ModuleRef, ModuleState};
+use super::failure::Failure;
+use crate::model::{Code, Digest, ModuleRef, ModuleState};
 
-/// What is to be said of a module that is ready.
+/// What is to be said of a module beside its state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Notes {
-    /// Why a newer one is not to be had: the last failure since it became ready.
-    pub failing: Option<String>,
+    /// Why it, or a newer one, is not to be had: the attempts that failed since the last success.
+    pub failing: Option<Failure>,
     /// What inspection found odd, or that nobody inspected it.
     pub warnings: Arc<[String]>,
+    /// The image that the module is of, by the digest of what the reference named.
+    pub image: Option<Digest>,
 }
 
 pub type States = Arc<BTreeMap<ModuleRef, ModuleState>>;
@@ -65,17 +68,35 @@ impl Board {
     }
 
     /// True if it is another module than before.
-    pub fn ready(&self, reference: &ModuleRef, code: Code, warnings: Arc<[String]>) -> bool {
-        self.note(reference, Notes { failing: None, warnings });
+    pub fn ready(&self, reference: &ModuleRef, code: Code, warnings: Arc<[String]>, image: Option<Digest>) -> bool {
+        self.note(reference, Notes { failing: None, warnings, image });
         self.set(reference, ModuleState::Ready(code))
     }
 
+    /// What is ready was found to be current: the row of failures has ended.
+    pub fn succeed(&self, reference: &ModuleRef) {
+        let before = self.notes.borrow().get(reference).cloned().unwrap_or_default();
+        self.note(reference, Notes { failing: None, ..before });
+    }
+
+    /// Says this of what is ready as well. False if it is said already.
+    pub fn warn_once(&self, reference: &ModuleRef, warning: &String) -> bool {
+        let before = self.notes.borrow().get(reference).cloned().unwrap_or_default();
+        if before.warnings.contains(warning) {
+            return false;
+        }
+        let warnings = before.warnings.iter().cloned().chain([warning.clone()]).collect();
+        self.note(reference, Notes { failing: None, warnings, ..before });
+        true
+    }
+
     /// Last known good stays; only what never was ready fails.
-    pub fn fail(&self, reference: &ModuleRef, reason: String) {
-        if self.is_ready(reference) {
-            let warnings = self.notes.borrow().get(reference).map(|notes| notes.warnings.clone()).unwrap_or_default();
-            self.note(reference, Notes { failing: Some(reason), warnings });
-        } else {
+    pub fn fail(&self, reference: &ModuleRef, failure: Failure) {
+        let before = self.notes.borrow().get(reference).cloned().unwrap_or_default();
+        let failure = failure.following(before.failing.as_ref());
+        let reason = failure.reason.clone();
+        self.note(reference, Notes { failing: Some(failure), ..before });
+        if !self.is_ready(reference) {
             self.set(reference, ModuleState::Failed { reason });
         }
     }
@@ -119,6 +140,7 @@ fn is_same(left: &ModuleState, right: &ModuleState) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::failure::NextTry;
     use super::*;
     use crate::model::{ModuleLocation, PullPolicy};
 
@@ -131,17 +153,22 @@ mod tests {
         Code::OnProxy(path.into())
     }
 
+    fn gone() -> Failure {
+        Failure::first("gone".to_owned(), NextTry::WhenFileChanges)
+    }
+
     #[test]
     fn a_failure_keeps_what_is_ready_and_is_noted() {
         let board = Board::default();
         let module = reference("/a");
         board.want(&BTreeSet::from([module.clone()]));
-        board.ready(&module, code("/a"), Arc::from(["odd".to_owned()]));
-        board.fail(&module, "gone".to_owned());
+        board.ready(&module, code("/a"), Arc::from(["odd".to_owned()]), None);
+        let failure = gone();
+        board.fail(&module, failure.clone());
         assert!(board.is_ready(&module));
-        let expected = Notes { failing: Some("gone".to_owned()), warnings: Arc::from(["odd".to_owned()]) };
+        let expected = Notes { failing: Some(failure), warnings: Arc::from(["odd".to_owned()]), image: None };
         assert_eq!(board.notes().borrow()[&module], expected);
-        board.ready(&module, code("/a"), Arc::from([]));
+        board.ready(&module, code("/a"), Arc::from([]), None);
         assert_eq!(board.notes().borrow()[&module], Notes::default());
     }
 
@@ -151,13 +178,24 @@ mod tests {
         let module = reference("/a");
         let wanted = BTreeSet::from([module.clone()]);
         board.want(&wanted);
-        board.fail(&module, "gone".to_owned());
+        board.fail(&module, gone());
         let (states, notes) = (board.states(), board.notes());
         board.want(&wanted);
-        board.fail(&module, "gone".to_owned());
-        board.ready(&reference("/not-wanted"), code("/b"), Arc::from([]));
+        board.ready(&reference("/not-wanted"), code("/b"), Arc::from([]), None);
         assert!(!states.has_changed().unwrap() && !notes.has_changed().unwrap());
         board.want(&BTreeSet::new());
         assert!(states.has_changed().unwrap() && states.borrow().is_empty());
+    }
+
+    #[test]
+    fn a_row_of_failures_changes_the_notes_and_not_the_state() {
+        let board = Board::default();
+        let module = reference("/a");
+        board.want(&BTreeSet::from([module.clone()]));
+        board.fail(&module, gone());
+        let states = board.states();
+        board.fail(&module, gone());
+        assert!(!states.has_changed().unwrap());
+        assert_eq!(board.notes().borrow()[&module].failing.as_ref().map(|failure| failure.attempts), Some(2));
     }
 }

@@ -2,7 +2,11 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
+use super::image::ImageError;
+use super::pin::Compared;
+use super::registry::PullError;
 use crate::model::Digest;
 
 /// One failed attempt to get a module. The text goes into the plugin's status.
@@ -34,7 +38,11 @@ pub enum FetchError {
 
     /// The bytes are not the ones that the plugin pinned. Not tried again over the network.
     #[error("sha256 mismatch: expected {expected}, got {actual}")]
-    DigestMismatch { expected: Digest, actual: Digest },
+    DigestMismatch { expected: Digest, actual: Compared },
+
+    /// No module can be taken out of what came. Not tried again if it is pinned.
+    #[error(transparent)]
+    Image(#[from] ImageError),
 
     /// No known Envoy would take the module. Not tried again if it is pinned.
     #[error("{reason}")]
@@ -44,25 +52,39 @@ pub enum FetchError {
     #[error("inspection crashed: this is a bug in wasmplane ({cause})")]
     Crashed { cause: String },
 
-    /// The scheme is for a later version. Not tried again.
-    #[error(
-        "oci modules are not supported yet by this version: publish the module over http(s), or as a file below a \
-         folder given by --module-files"
-    )]
-    OciUnsupported,
+    /// An image cannot be had; the cause says whether it is tried again.
+    #[error("oci://{reference}: {cause}")]
+    Pull { reference: String, cause: Box<PullError> },
 }
 
 impl FetchError {
     /// The source gave bytes, and they will not do: asking again soon does not help.
     pub fn is_about_content(&self) -> bool {
-        matches!(
-            self,
-            Self::TooLarge { .. } | Self::DigestMismatch { .. } | Self::Refused { .. } | Self::Crashed { .. }
-        )
+        match self {
+            Self::TooLarge { .. }
+            | Self::DigestMismatch { .. }
+            | Self::Image(_)
+            | Self::Refused { .. }
+            | Self::Crashed { .. } => true,
+            Self::Pull { cause, .. } => cause.is_about_content(),
+            Self::Status { .. }
+            | Self::Transport { .. }
+            | Self::File { .. }
+            | Self::NotAFile { .. }
+            | Self::Outside { .. } => false,
+        }
     }
 
     /// A pin names the very bytes, so that no later attempt can end otherwise.
     pub fn is_final_when_pinned(&self) -> bool {
-        matches!(self, Self::DigestMismatch { .. } | Self::Refused { .. } | Self::Crashed { .. })
+        matches!(self, Self::DigestMismatch { .. } | Self::Image(_) | Self::Refused { .. } | Self::Crashed { .. })
+    }
+
+    /// How long the server wants to be left alone.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Pull { cause, .. } => cause.retry_after(),
+            _ => None,
+        }
     }
 }

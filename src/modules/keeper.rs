@@ -10,12 +10,17 @@ use bytes::Bytes;
 
 use super::Room;
 use super::error::FetchError;
+use super::failure::{Failure, NextTry};
 use super::folders::{Place, read_below};
+use super::http;
+use super::image::UnpackLimits;
 use super::library::Checked;
 use super::pace::Backoff;
+use super::pull::is_asked_always;
 use super::stats::FetchResult;
+use super::transport::HostPort;
 use super::watcher::look;
-use crate::model::{Code, ModuleLocation, ModuleRef, PullPolicy};
+use crate::model::{Code, Digest, ModuleLocation, ModuleRef};
 
 /// One reference, and the room it is kept in.
 pub struct Keeper {
@@ -32,36 +37,38 @@ impl Keeper {
                 Place::Proxy => self.pass_through(path),
                 Place::Ours { folder } => self.keep_file(&folder, path).await,
             },
-            ModuleLocation::Oci(_) => self.fail(&FetchError::OciUnsupported).await,
+            ModuleLocation::Oci(reference) => self.keep_image(reference).await,
         }
     }
 
     fn pass_through(&self, path: &Path) {
         let warning = "on the proxy's own disk: not fetched, checked or watched by wasmplane".to_owned();
-        self.room.board.ready(&self.reference, Code::OnProxy(path.to_owned()), Arc::from([warning]));
+        self.room.board.ready(&self.reference, Code::OnProxy(path.to_owned()), Arc::from([warning]), None);
     }
 
     async fn keep_remote(&self, url: &str) {
-        let may_be_stored = self.is_pinned() || self.reference.pull_policy != PullPolicy::Always;
-        if may_be_stored && self.ready_from_store().await {
-            self.room.fetches.count(&self.reference.location, FetchResult::Stored);
+        if !is_asked_always(&self.reference) && self.ready_from_store().await {
+            self.count(FetchResult::Stored);
             return;
         }
         let mut backoff = Backoff::new(&self.room.pace);
         loop {
-            let Err(error) = self.fetch_patiently(url).await else { return };
-            self.fail(&error).await;
+            let Err(error) = self.patiently(self.fetch(url)).await else { return };
             if self.is_pinned() && error.is_final_when_pinned() {
-                return;
+                return self.fail(&error, NextTry::WhenPluginChanges).await;
             }
             let wait = if error.is_about_content() { self.room.pace.slowest_retry } else { backoff.next() };
+            self.fail(&error, NextTry::after(wait)).await;
             tokio::time::sleep(wait).await;
         }
     }
 
     /// Uses what is stored from before while the server is slow to answer.
-    async fn fetch_patiently(&self, url: &str) -> Result<(), FetchError> {
-        let mut fetch = std::pin::pin!(self.fetch(url));
+    pub(super) async fn patiently(
+        &self,
+        fetch: impl Future<Output = Result<(), FetchError>>,
+    ) -> Result<(), FetchError> {
+        let mut fetch = std::pin::pin!(fetch);
         match tokio::time::timeout(self.room.pace.patience, &mut fetch).await {
             Ok(result) => result,
             Err(_) => {
@@ -74,15 +81,17 @@ impl Keeper {
     }
 
     async fn fetch(&self, url: &str) -> Result<(), FetchError> {
-        let slot = self.room.slots.take(url).await;
-        let bytes = self.room.http.get(url).await?;
-        drop(slot);
-        self.admit(bytes).await
+        let _slot = self.room.slots.take(&server(url)).await;
+        let (spooled, batch) = http::get(&self.room.transport, &self.room.spools, url).await?;
+        let limits = UnpackLimits { module: self.room.limits.size, ..UnpackLimits::default() };
+        let _room = batch.room(&self.room.spools, spooled.memory(&limits)).await;
+        let body = spooled.read().await.map_err(|error| http::failed(url, error.to_string()))?;
+        self.admit(body).await
     }
 
     async fn keep_file(&self, folder: &Path, path: &Path) {
         if self.is_pinned() && self.ready_from_store().await {
-            self.room.fetches.count(&self.reference.location, FetchResult::Stored);
+            self.count(FetchResult::Stored);
             return;
         }
         let mut follower = self.room.watcher.follow(path);
@@ -90,7 +99,7 @@ impl Keeper {
             // Looked at before it is read: what changes meanwhile is seen as a change.
             let seen = look(path).await;
             if let Err(error) = self.read(folder, path).await {
-                self.fail(&error).await;
+                self.fail(&error, NextTry::WhenFileChanges).await;
             }
             follower.changed(seen, &self.room.pace).await;
         }
@@ -105,47 +114,56 @@ impl Keeper {
 
     /// Verified, inspected, stored, remembered, and only then shown.
     async fn admit(&self, bytes: Bytes) -> Result<(), FetchError> {
-        let checked = self.room.library.admit(bytes, self.reference.sha256).await?;
-        self.room.library.memory.set(&self.reference.location, checked.module.digest);
-        self.room.fetches.count(&self.reference.location, FetchResult::Fetched);
-        self.ready(checked);
+        let checked = self.room.library.admit(&self.reference, bytes).await?;
+        self.room.fetches.fetched(&self.reference.location, checked.module.bytes.len());
+        self.ready(checked, None);
         Ok(())
     }
 
-    fn ready(&self, Checked { module, warnings }: Checked) {
+    /// `image`: what the reference named, where that is an image.
+    pub(super) fn ready(&self, Checked { module, warnings }: Checked, image: Option<Digest>) {
         let (digest, bytes) = (module.digest, module.bytes.len());
-        if self.room.board.ready(&self.reference, Code::Module(module), warnings.clone()) {
-            tracing::info!(module = %self.name(), %digest, bytes, ?warnings, "module ready");
+        if self.room.board.ready(&self.reference, Code::Module(module), warnings.clone(), image) {
+            let image = image.map(tracing::field::display);
+            tracing::info!(module = %self.name(), image, %digest, bytes, ?warnings, "module ready");
         }
     }
 
     /// The pinned bytes, or what the location gave last time. False if they are not at hand.
-    async fn ready_from_store(&self) -> bool {
-        let digest = self.reference.sha256.or_else(|| self.room.library.memory.get(&self.reference.location));
-        let Some(digest) = digest else { return false };
-        let Some(checked) = self.room.library.load(digest).await else { return false };
-        self.ready(checked);
+    pub(super) async fn ready_from_store(&self) -> bool {
+        let Some(given) = self.room.library.memory.recall(&self.reference) else { return false };
+        let Some(checked) = self.room.library.load(given.module).await else { return false };
+        let is_image = matches!(self.reference.location, ModuleLocation::Oci(_));
+        self.ready(checked, given.served.filter(|_| is_image));
         true
     }
 
-    async fn fail(&self, error: &FetchError) {
-        let result = if error.is_about_content() { FetchResult::Refused } else { FetchResult::Unavailable };
+    pub(super) fn count(&self, result: FetchResult) {
         self.room.fetches.count(&self.reference.location, result);
+    }
+
+    pub(super) async fn fail(&self, error: &FetchError, next: NextTry) {
+        self.room.fetches.failed(&self.reference.location, error);
         let serves_older = self.is_ready() || self.ready_from_store().await;
         tracing::warn!(module = %self.name(), %error, serves_older, "module not available");
-        self.room.board.fail(&self.reference, error.to_string());
+        self.room.board.fail(&self.reference, Failure::first(error.to_string(), next));
     }
 
     fn is_ready(&self) -> bool {
         self.room.board.is_ready(&self.reference)
     }
 
-    fn is_pinned(&self) -> bool {
+    pub(super) fn is_pinned(&self) -> bool {
         self.reference.sha256.is_some()
     }
 
     /// For logs.
-    fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         self.reference.location.to_string()
     }
+}
+
+/// Whose slots a download takes.
+fn server(url: &str) -> String {
+    url::Url::parse(url).ok().and_then(|url| HostPort::of(&url)).map(|host| host.to_string()).unwrap_or_default()
 }

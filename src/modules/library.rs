@@ -3,7 +3,7 @@
 //! Comes in: bytes. Goes out: a [`Checked`] module, or why it is none. Hashing, inspecting and writing happen on threads
 //! for blocking work, a few at a time, so that nothing else waits for a large module.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
@@ -12,16 +12,29 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 
 use super::error::FetchError;
+use super::image::{self, Extracted, Layout, UnpackLimits};
 use super::inspect::inspect;
-use super::memory::Memory;
+use super::memory::{Given, Memory};
+use super::pin::{self, Subject};
+use super::registry::Unpacked;
 use super::store::Store;
-use crate::model::{Digest, Module};
+use crate::model::{Digest, Module, ModuleRef};
 
 /// A module that some Envoy takes, and what is odd about it.
 #[derive(Clone, Debug)]
 pub struct Checked {
     pub module: Arc<Module>,
     pub warnings: Arc<[String]>,
+}
+
+impl Checked {
+    /// Says this as well.
+    fn with(mut self, warnings: Vec<String>) -> Self {
+        if !warnings.is_empty() {
+            self.warnings = self.warnings.iter().cloned().chain(warnings).collect();
+        }
+        self
+    }
 }
 
 type Shelf = HashMap<Digest, Shelved>;
@@ -46,16 +59,22 @@ pub struct Library {
     shelf: Mutex<Shelf>,
     /// As many inspections at a time as there are cores.
     desks: Arc<Semaphore>,
+    /// What is wanted now; `None` before anybody has said so, when nothing may be removed.
+    wanted: Mutex<Option<BTreeSet<ModuleRef>>>,
+    /// `--module-store-max-bytes`.
+    max_bytes: u64,
 }
 
 impl Library {
-    pub fn open(data_dir: &Path) -> Arc<Self> {
+    pub fn open(data_dir: &Path, max_bytes: u64) -> Arc<Self> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Arc::new(Self {
             store: Store::open(data_dir),
             memory: Memory::open(data_dir),
             shelf: Mutex::default(),
             desks: Arc::new(Semaphore::new(cores)),
+            wanted: Mutex::default(),
+            max_bytes,
         })
     }
 
@@ -71,22 +90,93 @@ impl Library {
         self.aside(read).await.ok().flatten()?.ok()
     }
 
-    /// Verifies, inspects and stores what was fetched.
-    pub async fn admit(self: &Arc<Self>, bytes: Bytes, pin: Option<Digest>) -> Result<Checked, FetchError> {
+    /// Unpacks, verifies, inspects and stores a body or file, and remembers that the reference gave it.
+    pub async fn admit(self: &Arc<Self>, reference: &ModuleRef, body: Bytes) -> Result<Checked, FetchError> {
+        let reference = reference.clone();
         self.aside(move |library| {
-            let actual = Digest::of(&bytes);
-            if let Some(expected) = pin.filter(|pin| *pin != actual) {
-                return Err(FetchError::DigestMismatch { expected, actual });
+            let served = Digest::of(&body);
+            let Extracted { module, layout, warnings, .. } = image::unwrap(body, &UnpackLimits::default())?;
+            let module_digest = Digest::of(&module);
+            let is_packed = layout != Layout::Plain;
+            let mut digests = vec![(Subject::Module, module_digest)];
+            if is_packed {
+                digests.insert(0, (Subject::Body, served));
             }
-            if let Some(held) = library.held(&actual) {
-                library.store.write(&actual, &bytes);
-                return Ok(held);
-            }
-            let checked = library.check(bytes)?;
-            library.store.write(&actual, &checked.module.bytes);
-            Ok(checked)
+            let given = Given { module: module_digest, served: is_packed.then_some(served), chosen: None };
+            library.take_in(&reference, given, &digests, module, warnings)
         })
         .await?
+    }
+
+    /// These are wanted from now on: neither they nor what their locations gave last are removed.
+    pub fn want(&self, refs: &BTreeSet<ModuleRef>) {
+        *self.wanted.lock().unwrap_or_else(PoisonError::into_inner) = Some(refs.clone());
+    }
+
+    fn collect(&self) {
+        let Some(wanted) = self.wanted.lock().unwrap_or_else(PoisonError::into_inner).clone() else { return };
+        let of_reference =
+            |reference: &ModuleRef| self.memory.recall(reference).map(|given| given.module).or(reference.sha256);
+        let awaited: BTreeSet<Digest> = wanted.iter().filter_map(of_reference).collect();
+        let is_used = |digest: &Digest| awaited.contains(digest) || self.held(digest).is_some();
+        self.store.collect(is_used, SystemTime::now(), self.max_bytes);
+        self.memory.retain(|digest| self.store.has(digest) || self.held(digest).is_some());
+    }
+
+    /// As [`Library::admit`], of an image.
+    pub async fn admit_image(
+        self: &Arc<Self>,
+        reference: &ModuleRef,
+        unpacked: Unpacked,
+    ) -> Result<Checked, FetchError> {
+        let reference = reference.clone();
+        self.aside(move |library| {
+            let Unpacked { extracted, given, room } = unpacked;
+            let images = [given.served, given.chosen].into_iter().flatten().map(|digest| (Subject::Image, digest));
+            let digests: Vec<_> = images.chain([(Subject::Module, given.module)]).collect();
+            let taken = library.take_in(&reference, given, &digests, extracted.module, extracted.warnings);
+            drop(room);
+            taken
+        })
+        .await?
+    }
+
+    /// A module that is stored has come by another way as well.
+    pub async fn remember(self: &Arc<Self>, reference: &ModuleRef, given: Given) -> Result<(), FetchError> {
+        let reference = reference.clone();
+        self.aside(move |library| library.memory.set(&reference, given)).await
+    }
+
+    fn take_in(
+        &self,
+        reference: &ModuleRef,
+        given: Given,
+        digests: &[(Subject, Digest)],
+        module: Bytes,
+        warnings: Vec<String>,
+    ) -> Result<Checked, FetchError> {
+        if let Some(pin) = reference.sha256 {
+            let subject = pin::compare(pin, digests)?;
+            tracing::debug!(%pin, %subject, "sha256 compared");
+        }
+        let checked = self.shelve_and_store(module)?.with(warnings);
+        self.memory.set(reference, given);
+        if self.store.size() > self.max_bytes {
+            self.collect();
+        }
+        Ok(checked)
+    }
+
+    /// Inspects and stores one module.
+    fn shelve_and_store(&self, module: Bytes) -> Result<Checked, FetchError> {
+        let digest = Digest::of(&module);
+        if let Some(held) = self.held(&digest) {
+            self.store.write(&digest, &module);
+            return Ok(held);
+        }
+        let checked = self.check(module)?;
+        self.store.write(&digest, &checked.module.bytes);
+        Ok(checked)
     }
 
     /// Stores what is in use and not on disk (it may have been full), and removes what nobody has used for long.
@@ -96,8 +186,7 @@ impl Library {
             for checked in held {
                 library.store.write(&checked.module.digest, &checked.module.bytes);
             }
-            library.store.remove_unused(|digest| library.held(digest).is_some(), SystemTime::now());
-            library.memory.retain(|digest| library.store.has(digest) || library.held(digest).is_some());
+            library.collect();
             library.shelf().retain(|_, shelved| shelved.module.strong_count() > 0);
         });
         if let Err(error) = tidied.await {
@@ -151,16 +240,19 @@ impl Library {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{ModuleLocation, PullPolicy};
 
     #[tokio::test]
     async fn a_module_that_the_disk_had_no_room_for_is_stored_later() {
         let parent = tempfile::tempdir().unwrap();
         let data_dir = parent.path().join("data");
         std::fs::write(&data_dir, b"a file is in the way").unwrap();
-        let library = Library::open(&data_dir);
+        let library = Library::open(&data_dir, u64::MAX);
+        let location = ModuleLocation::Http("http://modules.test/a.wasm".to_owned());
+        let reference = ModuleRef { location, sha256: None, pull_policy: PullPolicy::Unspecified, pull_secret: None };
         let text = r#"(module (func (export "proxy_abi_version_0_2_1")) (memory (export "memory") 1)
             (func (export "malloc") (param i32) (result i32) (i32.const 0)))"#;
-        let checked = library.admit(wat::parse_str(text).unwrap().into(), None).await.unwrap();
+        let checked = library.admit(&reference, wat::parse_str(text).unwrap().into()).await.unwrap();
         std::fs::remove_file(&data_dir).unwrap();
         library.tidy_up().await;
         assert!(library.store.has(&checked.module.digest) && library.store.fault().is_none());

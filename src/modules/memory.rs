@@ -1,7 +1,9 @@
-//! Which digest a location had when it was last fetched: `<data-dir>/modules/digests.json`.
+//! What each location gave, and to whom: `<data-dir>/modules/digests.json`.
 //!
-//! Written before a module is handed out, read at the start, so that a restart needs no server. It holds what operators
-//! wrote as URLs, so it is readable by its owner only.
+//! Written before a module is handed out, read at the start, so that a restart needs no server. What a location gave
+//! with one pull secret is found again with that secret only: nobody gets a private module out of the store by knowing
+//! its tag or its digest. It holds what operators wrote as URLs, so it is readable by its owner only; credentials are
+//! not in it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,20 +11,70 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use serde::{Deserialize, Serialize};
+
 use super::disk::write_whole;
-use crate::model::{Digest, ModuleLocation};
+use super::registry::ImageReference;
+use crate::model::{Digest, ModuleLocation, ModuleRef};
+
+/// Modules of one location, newest first: those that some proxy may still have to go back to, and a good many more.
+const PER_LOCATION: usize = 64;
+
+/// One thing that a location gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Given {
+    pub module: Digest,
+    /// What was served: the image that the reference named, or the body with the module in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub served: Option<Digest>,
+    /// The image's own manifest, where `served` is an index of several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chosen: Option<Digest>,
+}
+
+impl Given {
+    pub fn is(&self, pin: &Digest) -> bool {
+        self.module == *pin || self.served.as_ref() == Some(pin) || self.chosen.as_ref() == Some(pin)
+    }
+}
+
+/// A location, and with whose credentials it was asked.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+struct Asked {
+    location: String,
+    /// Namespace and name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    secret: Option<(String, String)>,
+}
+
+impl Asked {
+    fn of(reference: &ModuleRef) -> Self {
+        // A secret is for images only.
+        let secret = reference.pull_secret.clone().filter(|_| matches!(reference.location, ModuleLocation::Oci(_)));
+        Self { location: reference.location.whole(), secret }
+    }
+}
+
+/// The file's form.
+#[derive(Serialize, Deserialize)]
+struct Entry {
+    #[serde(flatten)]
+    asked: Asked,
+    given: Vec<Given>,
+}
 
 pub struct Memory {
     path: PathBuf,
-    /// By the location's text. One entry per location that was ever fetched and is still stored.
-    digests: Mutex<BTreeMap<String, Digest>>,
+    given: Mutex<BTreeMap<Asked, Vec<Given>>>,
+    /// Held while the file is written, so that an older text never replaces a newer one, and nobody who reads waits.
+    writing: Mutex<()>,
 }
 
 impl Memory {
     /// What cannot be read is logged and begun anew: it costs downloads, nothing else.
     pub fn open(data_dir: &Path) -> Self {
         let path = data_dir.join("modules/digests.json");
-        let digests = match fs::read(&path) {
+        let given = match fs::read(&path) {
             Ok(text) => parse(&text).unwrap_or_else(|error| {
                 tracing::warn!(path = %path.display(), %error, "memory of module digests is damaged and begun anew");
                 BTreeMap::new()
@@ -34,35 +86,65 @@ impl Memory {
                 BTreeMap::new()
             }
         };
-        Self { path, digests: Mutex::new(digests) }
+        Self { path, given: Mutex::new(given), writing: Mutex::default() }
     }
 
-    pub fn get(&self, location: &ModuleLocation) -> Option<Digest> {
-        self.digests.lock().unwrap_or_else(PoisonError::into_inner).get(&location.whole()).copied()
-    }
-
-    /// Remembers on disk, too, if that can be written.
-    pub fn set(&self, location: &ModuleLocation, digest: Digest) {
-        let mut digests = self.digests.lock().unwrap_or_else(PoisonError::into_inner);
-        if digests.insert(location.whole(), digest) != Some(digest) {
-            self.save(&digests);
+    /// What the reference stands for as far as is known: what is pinned, or what came last.
+    pub fn recall(&self, reference: &ModuleRef) -> Option<Given> {
+        let given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        let given = given.get(&Asked::of(reference))?;
+        match reference.sha256 {
+            Some(pin) => given.iter().find(|it| it.is(&pin)).copied(),
+            None => given.first().copied(),
         }
     }
 
-    /// Forgets digests that the store no longer has.
+    /// The module of an image that this repository gave to anybody. For those whom the registry has just given the
+    /// image's manifest with their own credentials.
+    pub fn of_image(&self, home: &str, image: &Digest) -> Option<Given> {
+        let is_of_home = |asked: &Asked| {
+            let reference = asked.location.strip_prefix("oci://").and_then(|text| text.parse::<ImageReference>().ok());
+            reference.is_some_and(|reference| reference.home() == home)
+        };
+        let given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut of_home = given.iter().filter(|(asked, _)| is_of_home(asked)).flat_map(|(_, given)| given);
+        of_home.find(|it| it.served.as_ref() == Some(image) || it.chosen.as_ref() == Some(image)).copied()
+    }
+
+    /// Remembers on disk, too, if that can be written. Blocks.
+    pub fn set(&self, reference: &ModuleRef, new: Given) {
+        {
+            let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+            let given = given.entry(Asked::of(reference)).or_default();
+            if given.first() == Some(&new) {
+                return;
+            }
+            given.retain(|older| *older != new);
+            given.insert(0, new);
+            given.truncate(PER_LOCATION);
+        }
+        self.save();
+    }
+
+    /// Forgets modules that the store no longer has. Blocks.
     pub fn retain(&self, is_stored: impl Fn(&Digest) -> bool) {
-        let mut digests = self.digests.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = digests.len();
-        digests.retain(|_, digest| is_stored(digest));
-        if digests.len() != before {
-            self.save(&digests);
+        let mut forgotten = 0;
+        self.given.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, given| {
+            let before = given.len();
+            given.retain(|it| is_stored(&it.module));
+            forgotten += before - given.len();
+            !given.is_empty()
+        });
+        if forgotten > 0 {
+            self.save();
         }
     }
 
-    /// Under the lock, so that an older text never replaces a newer one.
-    fn save(&self, digests: &BTreeMap<String, Digest>) {
-        let texts: BTreeMap<_, _> = digests.iter().map(|(location, digest)| (location, digest.to_string())).collect();
-        let text = serde_json::to_vec_pretty(&texts).expect("strings are JSON");
+    fn save(&self) {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let given = self.given.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let entries: Vec<_> = given.into_iter().map(|(asked, given)| Entry { asked, given }).collect();
+        let text = serde_json::to_vec_pretty(&entries).expect("strings are JSON");
         if let Err(error) = write_whole(&self.path, &text) {
             // The store has the same folder and has reported it.
             tracing::debug!(path = %self.path.display(), %error, "memory of module digests not written");
@@ -70,39 +152,97 @@ impl Memory {
     }
 }
 
-fn parse(text: &[u8]) -> Result<BTreeMap<String, Digest>, serde_json::Error> {
-    let texts: BTreeMap<String, String> = serde_json::from_slice(text)?;
-    Ok(texts.into_iter().filter_map(|(location, digest)| Some((location, digest.parse().ok()?))).collect())
+fn parse(text: &[u8]) -> Result<BTreeMap<Asked, Vec<Given>>, serde_json::Error> {
+    let entries: Vec<Entry> = serde_json::from_slice(text)?;
+    Ok(entries.into_iter().map(|entry| (entry.asked, entry.given)).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::PullPolicy;
 
-    fn location() -> ModuleLocation {
-        ModuleLocation::Http("http://modules.test/a.wasm".to_owned())
+    fn image(reference: &str, secret: Option<&str>) -> ModuleRef {
+        let pull_secret = secret.map(|name| ("shop".to_owned(), name.to_owned()));
+        let location = ModuleLocation::Oci(reference.to_owned());
+        ModuleRef { location, sha256: None, pull_policy: PullPolicy::Unspecified, pull_secret }
+    }
+
+    fn pinned(reference: &ModuleRef, pin: Digest) -> ModuleRef {
+        ModuleRef { sha256: Some(pin), ..reference.clone() }
+    }
+
+    fn given(module: &[u8], served: Option<&[u8]>) -> Given {
+        Given { module: Digest::of(module), served: served.map(Digest::of), chosen: None }
     }
 
     #[test]
-    fn a_digest_is_remembered_across_restarts_until_the_store_lacks_it() {
+    fn what_came_last_is_remembered_across_restarts_until_the_store_lacks_it() {
         let data_dir = tempfile::tempdir().unwrap();
-        let digest = Digest::of(b"module");
-        Memory::open(data_dir.path()).set(&location(), digest);
+        let wanted = image("r.test/a:v1", None);
+        let (old, new) = (given(b"old", Some(b"old image")), given(b"new", Some(b"new image")));
         let memory = Memory::open(data_dir.path());
-        assert_eq!(memory.get(&location()), Some(digest));
+        memory.set(&wanted, old);
+        memory.set(&wanted, new);
+        let memory = Memory::open(data_dir.path());
+        assert_eq!(memory.recall(&wanted), Some(new));
+        memory.retain(|digest| *digest == old.module);
+        assert_eq!(Memory::open(data_dir.path()).recall(&wanted), Some(old));
         memory.retain(|_| false);
-        assert_eq!(Memory::open(data_dir.path()).get(&location()), None);
+        assert_eq!(Memory::open(data_dir.path()).recall(&wanted), None);
+    }
+
+    #[test]
+    fn a_pin_finds_the_module_by_each_of_its_digests_and_older_ones_too() {
+        let data_dir = tempfile::tempdir().unwrap();
+        let (memory, wanted) = (Memory::open(data_dir.path()), image("r.test/a:v1", None));
+        let chosen = Digest::of(b"chosen");
+        let old = Given { chosen: Some(chosen), ..given(b"old", Some(b"index")) };
+        memory.set(&wanted, old);
+        memory.set(&wanted, given(b"new", None));
+        for pin in [old.module, Digest::of(b"index"), chosen] {
+            assert_eq!(memory.recall(&pinned(&wanted, pin)), Some(old));
+        }
+        assert_eq!(memory.recall(&pinned(&wanted, Digest::of(b"other"))), None);
+    }
+
+    #[test]
+    fn nobody_gets_a_module_by_its_tag_or_digest_that_another_secret_paid_for() {
+        let data_dir = tempfile::tempdir().unwrap();
+        let (memory, alice) = (Memory::open(data_dir.path()), image("r.test/a:v1", Some("alice")));
+        memory.set(&alice, given(b"private", Some(b"image")));
+        for other in
+            [image("r.test/a:v1", None), image("r.test/a:v1", Some("bob")), image("evil.test/a:v1", Some("alice"))]
+        {
+            for pin in [Digest::of(b"private"), Digest::of(b"image")] {
+                assert_eq!(memory.recall(&pinned(&other, pin)), None);
+            }
+            assert_eq!(memory.recall(&other), None);
+        }
+        assert!(memory.of_image("r.test/a", &Digest::of(b"image")).is_some());
+        assert_eq!(memory.of_image("evil.test/a", &Digest::of(b"image")), None);
+    }
+
+    #[test]
+    fn the_number_of_modules_per_location_is_bounded() {
+        let data_dir = tempfile::tempdir().unwrap();
+        let (memory, wanted) = (Memory::open(data_dir.path()), image("r.test/a", None));
+        for number in 0..=PER_LOCATION {
+            memory.set(&wanted, given(&[number as u8], None));
+        }
+        assert_eq!(memory.recall(&pinned(&wanted, Digest::of(&[0]))), None);
+        assert!(memory.recall(&pinned(&wanted, Digest::of(&[1]))).is_some());
     }
 
     #[test]
     fn a_damaged_memory_is_begun_anew() {
         let data_dir = tempfile::tempdir().unwrap();
-        let memory = Memory::open(data_dir.path());
-        memory.set(&location(), Digest::of(b"module"));
+        let (memory, wanted) = (Memory::open(data_dir.path()), image("r.test/a", None));
+        memory.set(&wanted, given(b"module", None));
         fs::write(&memory.path, b"{\"half").unwrap();
         let memory = Memory::open(data_dir.path());
-        assert_eq!(memory.get(&location()), None);
-        memory.set(&location(), Digest::of(b"module"));
-        assert!(Memory::open(data_dir.path()).get(&location()).is_some());
+        assert_eq!(memory.recall(&wanted), None);
+        memory.set(&wanted, given(b"module", None));
+        assert!(Memory::open(data_dir.path()).recall(&wanted).is_some());
     }
 }

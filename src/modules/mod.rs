@@ -5,32 +5,42 @@
 //!
 //! ```text
 //!   want ─▶ keeper (one task per reference) ─▶ board ─▶ states, notes
-//!             │  http · folders + watcher         the sources
-//!             └▶ library: inspect · store · memory
+//!             │  http · pull + registry · folders + watcher     the sources; transport and spool below them
+//!             └▶ library: image · inspect · store · memory
 //! ```
 
 mod board;
 mod disk;
 mod error;
+mod failure;
 mod folders;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
+mod gates;
 mod http;
+pub mod image;
 pub mod inspect;
 mod keeper;
 mod library;
 mod memory;
+mod once;
 mod pace;
+mod pin;
+mod pull;
+mod registry;
 mod slots;
+mod spool;
 mod stats;
 mod store;
+mod transport;
 mod watcher;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::Instant;
@@ -38,31 +48,69 @@ use tokio_util::sync::CancellationToken;
 
 pub use board::{Notes, NotesByModule, States};
 pub use error::FetchError;
+pub use failure::{Failure, NextTry};
+pub use image::{Layout, ManifestDefaults};
 pub use inspect::{Report, Verdict, inspect, releases};
-pub use stats::{FetchResult, Scheme, Stats};
+pub use once::{Fetched, Progress, Pushed, Upload, Watch, fetch_once, push};
+pub use registry::{PullError, Secrets};
+pub use stats::{FailureReason, FetchResult, Scheme, Stats};
+pub use transport::{
+    Certificate, HostPort, InvalidHostPort, InvalidNetwork, Network, Rules as AddressRules, Settings as NetworkSettings,
+};
 
 use crate::model::ModuleRef;
 use board::Board;
 use folders::Folders;
-use http::{Http, Limits};
+use gates::Gates;
 use keeper::Keeper;
 use library::Library;
 use pace::Pace;
+use pull::is_asked_always;
 use slots::Slots;
+use spool::Spools;
 use stats::FetchCounter;
+use transport::{Limits, Transport};
 use watcher::Watcher;
 
 /// How often the store is tidied up.
 const TIDY: Duration = Duration::from_secs(3600);
 
-/// Where modules are kept, and which files are ours to read.
+/// Where modules are kept, where they may come from, and which files are ours to read.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// `--data-dir`; the store is its folder `modules`.
     pub data_dir: PathBuf,
     /// `--module-files`: below these folders `file://` is read and watched here.
     pub module_files: Vec<PathBuf>,
+    /// `--module-store-max-bytes`: what nobody uses goes when the store takes more.
+    pub store_max_bytes: u64,
+    pub network: NetworkSettings,
+    /// `--tag-refresh`.
+    pub tag_refresh: Option<TagRefresh>,
 }
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::default(),
+            module_files: Vec::new(),
+            store_max_bytes: STORE_MAX_BYTES,
+            network: NetworkSettings::default(),
+            tag_refresh: None,
+        }
+    }
+}
+
+/// How tags are followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TagRefresh {
+    pub every: Duration,
+    /// Whether what a tag means by now is rolled out, or only reported.
+    pub rolls_out: bool,
+}
+
+/// Room for hundreds of modules.
+pub const STORE_MAX_BYTES: u64 = 4 << 30;
 
 /// The room, as others see it: a cheap handle.
 #[derive(Clone)]
@@ -79,7 +127,12 @@ struct Room {
     wishes: AtomicU64,
     board: Board,
     library: Arc<Library>,
-    http: Http,
+    transport: Arc<Transport>,
+    registries: registry::Client,
+    secrets: watch::Sender<Secrets>,
+    tag_refresh: Option<TagRefresh>,
+    spools: Spools,
+    gates: Gates,
     slots: Slots,
     folders: Folders,
     watcher: Watcher,
@@ -95,12 +148,18 @@ impl Modules {
     }
 
     fn with(settings: Settings, limits: Limits, pace: Pace) -> Self {
+        let transport = Arc::new(Transport::new(settings.network, limits));
         Self(Arc::new(Room {
             wanted: watch::Sender::default(),
             wishes: AtomicU64::default(),
             board: Board::default(),
-            library: Library::open(&settings.data_dir),
-            http: Http::new(limits),
+            library: Library::open(&settings.data_dir, settings.store_max_bytes),
+            registries: registry::Client::new(Arc::clone(&transport)),
+            transport,
+            secrets: watch::Sender::default(),
+            tag_refresh: settings.tag_refresh,
+            spools: Spools::beside_store(&settings.data_dir),
+            gates: Gates::default(),
             slots: Slots::default(),
             folders: Folders::new(&settings.module_files),
             watcher: Watcher::new(),
@@ -110,12 +169,16 @@ impl Modules {
         }))
     }
 
-    /// Replaces the set of wanted modules. What was wanted before goes on as it is.
-    pub fn want(&self, refs: BTreeSet<ModuleRef>) {
+    /// Replaces the set of wanted modules. What was wanted before goes on as it is, but for those of `changed` plugins
+    /// whose policy is Always: they are asked for again.
+    pub fn want(&self, refs: BTreeSet<ModuleRef>, changed: &BTreeSet<ModuleRef>) {
         self.0.board.want(&refs);
+        self.0.library.want(&refs);
         let wish = self.0.wishes.fetch_add(1, Ordering::Relaxed);
         self.0.wanted.send_modify(|wanted| {
-            let wish_of = |reference: &ModuleRef| wanted.get(reference).copied().unwrap_or(wish);
+            let is_anew = |reference: &ModuleRef| changed.contains(reference) && is_asked_always(reference);
+            let wish_of =
+                |reference: &ModuleRef| wanted.get(reference).copied().filter(|_| !is_anew(reference)).unwrap_or(wish);
             *wanted = Arc::new(
                 refs.into_iter()
                     .map(|reference| {
@@ -124,6 +187,15 @@ impl Modules {
                     })
                     .collect(),
             );
+        });
+    }
+
+    /// Replaces all pull secrets. What failed for want of one that has changed is tried again at once.
+    pub fn know(&self, secrets: Secrets) {
+        self.0.secrets.send_if_modified(|known| {
+            let is_news = *known != secrets;
+            *known = secrets;
+            is_news
         });
     }
 
@@ -139,7 +211,15 @@ impl Modules {
 
     pub fn stats(&self) -> Stats {
         let store = &self.0.library.store;
-        Stats { fetches: self.0.fetches.counts(), store_bytes: store.size(), store_fault: store.fault() }
+        Stats {
+            fetches: self.0.fetches.fetches(),
+            fetched_bytes: self.0.fetches.fetched_bytes(),
+            failures: self.0.fetches.failures(),
+            store_bytes: store.size(),
+            store_hits: store.hits(),
+            store_removed: store.removed(),
+            store_fault: store.fault(),
+        }
     }
 
     /// Owns the tasks; returns after shutdown, when all of them have ended.
@@ -156,7 +236,11 @@ impl Modules {
                     keepers.want(&self.0, &wanted);
                 }
                 Some(ended) = keepers.tasks.join_next() => note_crash(ended),
-                _ = tidy.tick() => self.0.library.tidy_up().await,
+                // Aside: what is wanted meanwhile does not wait for the disk.
+                _ = tidy.tick() => {
+                    let library = Arc::clone(&self.0.library);
+                    keepers.tasks.spawn(async move { library.tidy_up().await });
+                }
                 () = shutdown.cancelled() => break,
             }
         }
@@ -193,16 +277,6 @@ fn note_crash(ended: Result<(), JoinError>) {
     if let Some(error) = ended.err().filter(JoinError::is_panic) {
         tracing::error!(%error, "a module's task crashed: this is a bug in wasmplane");
     }
-}
-
-/// Fetches one module's bytes once, for commands. No store, no inspection.
-pub async fn download(url: &str) -> Result<Bytes, FetchError> {
-    Http::new(Limits::default()).get(url).await
-}
-
-/// Reads one module's bytes from the local disk, for commands.
-pub fn read_file(path: &Path) -> Result<Bytes, FetchError> {
-    folders::read_file(path, Limits::default().size)
 }
 
 #[cfg(test)]

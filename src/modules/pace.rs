@@ -10,6 +10,8 @@ pub struct Pace {
     pub first_retry: Duration,
     /// Between attempts in the long run, and where the source gave bytes that will not do.
     pub slowest_retry: Duration,
+    /// A server that wants to be left alone for longer is asked after that time all the same.
+    pub longest_obedience: Duration,
     /// How long a module that is stored from before waits for its server before it is used.
     pub patience: Duration,
     /// Between looks at a file, for changes that no watch reported.
@@ -23,6 +25,7 @@ impl Default for Pace {
         Self {
             first_retry: Duration::from_secs(1),
             slowest_retry: Duration::from_secs(300),
+            longest_obedience: Duration::from_secs(3600),
             patience: Duration::from_secs(3),
             poll: Duration::from_secs(2),
             settle: Duration::from_millis(300),
@@ -47,6 +50,11 @@ impl Backoff {
         self.next = (wait * 2).min(self.longest);
         jittered(wait, random())
     }
+}
+
+/// For waits that are not of a row of failures.
+pub fn jittered_now(wait: Duration) -> Duration {
+    jittered(wait, random())
 }
 
 /// Between half of it and all of it, so that many waits that began together do not end together.

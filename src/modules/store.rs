@@ -2,35 +2,50 @@
 //!
 //! Comes in: bytes and their digest. Goes out: the same bytes, or nothing. A file is believed only if its content has
 //! the digest that its name says, so that neither a crash nor a bad disk hands out something else. A folder that cannot
-//! be written is a fault to report, never a reason to stop: modules then live in memory only.
+//! be written is a fault to report, never a reason to stop: modules then live in memory only. Several processes may
+//! share a folder: all of them write, one removes (`collect`). Everything here blocks.
 
-use std::fs::{self, DirEntry, File};
+mod collect;
+#[cfg(test)]
+mod tests;
+
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 
 use super::disk::{UNFINISHED, write_whole};
 use crate::model::Digest;
 
-/// A module that nobody has used for so long is removed.
-const KEEP_UNUSED: Duration = Duration::from_secs(7 * 24 * 3600);
-/// An unfinished file of that age is left over from a crash; a younger one may be another process at work.
-const KEEP_UNFINISHED: Duration = Duration::from_secs(3600);
-
 pub struct Store {
     folder: PathBuf,
     /// Why the last write failed; `None` after one that succeeded.
     fault: Mutex<Option<String>>,
+    /// Held by the one process that removes modules from the folder, until it ends.
+    collector: Mutex<Option<File>>,
+    /// As last counted, and what this process has written since.
+    bytes: AtomicU64,
+    hits: AtomicU64,
+    removed: AtomicU64,
 }
 
 impl Store {
     /// Never fails: see [`Store::fault`].
     pub fn open(data_dir: &Path) -> Self {
-        let store = Self { folder: data_dir.join("modules/sha256"), fault: Mutex::default() };
+        let store = Self {
+            folder: data_dir.join("modules/sha256"),
+            fault: Mutex::default(),
+            collector: Mutex::default(),
+            bytes: AtomicU64::default(),
+            hits: AtomicU64::default(),
+            removed: AtomicU64::default(),
+        };
         store.note(store.check_writable());
+        store.count();
         store
     }
 
@@ -71,6 +86,12 @@ impl Store {
 
     /// The module, if it is here and whole. One that is not is removed.
     pub fn read(&self, digest: &Digest) -> Option<Bytes> {
+        let content = self.verified(digest)?;
+        self.hits.fetch_add(1, Ordering::Relaxed);
+        Some(content)
+    }
+
+    fn verified(&self, digest: &Digest) -> Option<Bytes> {
         let path = self.path(digest);
         let content = fs::read(&path).ok()?;
         if Digest::of(&content) != *digest {
@@ -84,39 +105,28 @@ impl Store {
 
     /// Stores a module. A failure is noted, and the module is used from memory.
     pub fn write(&self, digest: &Digest, content: &[u8]) {
-        if self.read(digest).is_none() {
-            self.note(write_whole(&self.path(digest), content));
+        if self.verified(digest).is_none() {
+            let written = write_whole(&self.path(digest), content);
+            if written.is_ok() {
+                self.bytes.fetch_add(content.len() as u64, Ordering::Relaxed);
+            }
+            self.note(written);
         }
     }
 
     /// The bytes of all stored modules.
     pub fn size(&self) -> u64 {
-        self.entries().filter_map(|entry| Some(entry.metadata().ok()?.len())).sum()
+        self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Removes what has not been used for long. A module in use counts as used now.
-    pub fn remove_unused(&self, is_used: impl Fn(&Digest) -> bool, now: SystemTime) {
-        for entry in self.entries() {
-            let path = entry.path();
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let limit = match name.strip_suffix(".wasm").and_then(|hex| hex.parse().ok()) {
-                Some(digest) if is_used(&digest) => {
-                    touch(&path);
-                    continue;
-                }
-                Some(_) => KEEP_UNUSED,
-                None if name.starts_with(UNFINISHED) => KEEP_UNFINISHED,
-                // Somebody else's file.
-                None => continue,
-            };
-            if age(&entry, now).is_some_and(|age| age > limit) && fs::remove_file(&path).is_ok() {
-                tracing::info!(path = %path.display(), "unused file removed from the module store");
-            }
-        }
+    /// Modules that were read back, and needed no source.
+    pub fn hits(&self) -> u64 {
+        self.hits.load(Ordering::Relaxed)
     }
 
-    fn entries(&self) -> impl Iterator<Item = DirEntry> {
-        fs::read_dir(&self.folder).into_iter().flatten().flatten()
+    /// Modules that this process has removed because nobody used them.
+    pub fn removed(&self) -> u64 {
+        self.removed.load(Ordering::Relaxed)
     }
 }
 
@@ -125,87 +135,5 @@ fn touch(path: &Path) {
     if let Ok(file) = File::options().append(true).open(path) {
         let touched = file.set_modified(SystemTime::now());
         tracing::trace!(path = %path.display(), ?touched, "stored module used");
-    }
-}
-
-fn age(entry: &DirEntry, now: SystemTime) -> Option<Duration> {
-    now.duration_since(entry.metadata().ok()?.modified().ok()?).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const DAY: Duration = Duration::from_secs(24 * 3600);
-
-    fn stored(data_dir: &Path, content: &[u8]) -> (Store, Digest) {
-        let store = Store::open(data_dir);
-        let digest = Digest::of(content);
-        store.write(&digest, content);
-        (store, digest)
-    }
-
-    #[test]
-    fn a_module_survives_a_restart() {
-        let data_dir = tempfile::tempdir().unwrap();
-        let (_, digest) = stored(data_dir.path(), b"module");
-        let store = Store::open(data_dir.path());
-        assert_eq!(store.read(&digest).unwrap(), "module");
-        assert_eq!((store.size(), store.fault()), (6, None));
-        assert!(data_dir.path().join(format!("modules/sha256/{digest}.wasm")).exists());
-    }
-
-    #[test]
-    fn a_damaged_file_is_removed_and_not_believed() {
-        let data_dir = tempfile::tempdir().unwrap();
-        let (store, digest) = stored(data_dir.path(), b"module");
-        fs::write(store.path(&digest), b"modul").unwrap();
-        assert_eq!(store.read(&digest), None);
-        assert!(!store.path(&digest).exists());
-        fs::write(store.path(&digest), b"modulf").unwrap();
-        store.write(&digest, b"module");
-        assert_eq!(store.read(&digest).unwrap(), "module");
-    }
-
-    #[test]
-    fn what_a_crash_left_behind_is_not_believed_and_goes_after_an_hour() {
-        let data_dir = tempfile::tempdir().unwrap();
-        let (store, digest) = stored(data_dir.path(), b"module");
-        let leftover = store.folder.join(format!("{UNFINISHED}abc"));
-        fs::write(&leftover, b"mod").unwrap();
-        let foreign = store.folder.join("README");
-        fs::write(&foreign, b"").unwrap();
-        store.remove_unused(|_| false, SystemTime::now() + KEEP_UNFINISHED / 2);
-        assert!(leftover.exists());
-        store.remove_unused(|_| false, SystemTime::now() + KEEP_UNFINISHED * 2);
-        assert!(!leftover.exists() && foreign.exists());
-        assert!(store.read(&digest).is_some());
-    }
-
-    #[test]
-    fn what_nobody_used_for_a_week_is_removed() {
-        let data_dir = tempfile::tempdir().unwrap();
-        let (store, used) = stored(data_dir.path(), b"used");
-        let (_, unused) = stored(data_dir.path(), b"unused");
-        store.remove_unused(|digest| *digest == used, SystemTime::now() + 6 * DAY);
-        assert!(store.path(&unused).exists());
-        store.remove_unused(|digest| *digest == used, SystemTime::now() + 8 * DAY);
-        assert!(store.path(&used).exists() && !store.path(&unused).exists());
-    }
-
-    #[test]
-    fn a_folder_that_cannot_be_made_is_a_fault_that_names_it_and_heals() {
-        let parent = tempfile::tempdir().unwrap();
-        let data_dir = parent.path().join("data");
-        fs::write(&data_dir, b"a file is in the way").unwrap();
-        let (store, digest) = stored(&data_dir, b"module");
-        let fault = store.fault().unwrap();
-        assert!(fault.starts_with(&format!("{}/modules/sha256: ", data_dir.display())), "{fault}");
-        assert_eq!((store.read(&digest), store.size()), (None, 0));
-        store.remove_unused(|_| false, SystemTime::now());
-        fs::remove_file(&data_dir).unwrap();
-        store.write(&digest, b"module");
-        assert_eq!(store.fault(), None);
-        assert!(store.read(&digest).is_some());
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -18,6 +19,7 @@ use crate::model::{Code, Digest, Module, ModuleLocation, ModuleState, PullPolicy
 const PACE: Pace = Pace {
     first_retry: Duration::from_millis(5),
     slowest_retry: Duration::from_millis(20),
+    longest_obedience: Duration::from_millis(20),
     patience: Duration::from_millis(50),
     poll: Duration::from_millis(50),
     settle: Duration::from_millis(10),
@@ -113,7 +115,11 @@ impl Running {
 
     fn start_at(data_dir: &Path, module_files: &[&Path], pace: Pace) -> Self {
         let module_files = module_files.iter().map(|folder| folder.to_path_buf()).collect();
-        let settings = Settings { data_dir: data_dir.to_owned(), module_files };
+        let settings = Settings { data_dir: data_dir.to_owned(), module_files, ..Settings::default() };
+        Self::start_with(settings, pace)
+    }
+
+    fn start_with(settings: Settings, pace: Pace) -> Self {
         let modules = Modules::with(settings, Limits::default(), pace);
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(modules.clone().run(shutdown.clone()));
@@ -121,7 +127,7 @@ impl Running {
     }
 
     fn want<const N: usize>(&self, refs: [&ModuleRef; N]) {
-        self.modules.want(refs.into_iter().cloned().collect());
+        self.modules.want(refs.into_iter().cloned().collect(), &BTreeSet::new());
     }
 
     async fn state(&self, reference: &ModuleRef, is_it: impl Fn(&ModuleState) -> bool) -> ModuleState {
@@ -149,10 +155,19 @@ impl Running {
 
     /// The failure of a module that is ready from before.
     async fn failing(&self, reference: &ModuleRef) -> String {
+        self.failure(reference, 1).await.reason
+    }
+
+    /// The failures in a row, once they are so many.
+    async fn failure(&self, reference: &ModuleRef, attempts: u32) -> Failure {
+        let failure = |notes: &NotesByModule| {
+            let failing = notes.get(reference)?.failing.clone();
+            failing.filter(|failure| failure.attempts >= attempts)
+        };
         let mut notes = self.modules.notes();
-        let notes = notes.wait_for(|notes| notes.get(reference).is_some_and(|notes| notes.failing.is_some()));
+        let notes = notes.wait_for(|notes| failure(notes).is_some());
         let notes = tokio::time::timeout(Duration::from_secs(20), notes).await.expect("in time").unwrap();
-        notes[reference].failing.clone().unwrap()
+        failure(&notes).unwrap()
     }
 
     async fn stop(self) {
@@ -209,6 +224,66 @@ async fn what_envoy_would_refuse_fails_with_the_reason_until_it_is_mended() {
     room.ready(&wanted, &module(1)).await;
 }
 
+fn gzip(content: &[u8]) -> Vec<u8> {
+    use std::io::Write as _;
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(content).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[tokio::test]
+async fn a_packed_module_may_be_pinned_by_either_digest_and_survives_a_restart_without_the_server() {
+    let packed = gzip(&module(1));
+    let (server, data_dir) = (Server::start(Answer::Body(packed.clone())).await, tempfile::tempdir().unwrap());
+    let plain = server.reference("a.wasm.gz");
+    let by_body = pinned(server.reference("b.wasm.gz"), &packed);
+    let by_module = pinned(server.reference("c.wasm.gz"), &module(1));
+    let wrong = pinned(server.reference("d.wasm.gz"), &module(2));
+    let room = Running::start(data_dir.path(), &[]);
+    room.want([&plain, &by_body, &by_module, &wrong]);
+    for wanted in [&plain, &by_body, &by_module] {
+        assert_eq!(room.ready(wanted, &module(1)).await.bytes, module(1));
+    }
+    let [expected, body, inside] = [&module(2), &packed, &module(1)].map(|content| Digest::of(content));
+    assert_eq!(
+        room.failed(&wrong).await,
+        format!("sha256 mismatch: expected {expected}, got {body} for the body as served and {inside} for the module")
+    );
+    room.stop().await;
+    server.task.abort();
+    let room = Running::start(data_dir.path(), &[]);
+    room.want([&plain, &by_body, &by_module]);
+    for wanted in [&plain, &by_body, &by_module] {
+        assert_eq!(room.ready(wanted, &module(1)).await.bytes, module(1));
+    }
+}
+
+#[tokio::test]
+async fn a_failure_says_since_when_and_when_it_is_tried_again() {
+    let (data_dir, server, files) = (folder(), Server::start(Answer::Status(503)).await, folder());
+    let (remote, local) = (server.reference("a.wasm"), file(&files.path().join("b.wasm")));
+    let wrong = pinned(server.reference("c.wasm"), &module(2));
+    let room = Running::start(data_dir.path(), &[files.path()]);
+    room.want([&remote, &local]);
+    let first = room.failure(&remote, 1).await;
+    assert!(matches!(first.next, NextTry::At(next) if next >= first.since), "{first:?}");
+    assert!(room.modules.stats().failures[&(Scheme::Http, FailureReason::ServerError)] >= 1);
+    let later = room.failure(&remote, first.attempts + 2).await;
+    assert_eq!((later.since, &later.reason), (first.since, &first.reason));
+    assert_eq!(room.failure(&local, 1).await.next, NextTry::WhenFileChanges);
+
+    server.set(Answer::Body(module(1)));
+    room.want([&remote, &wrong]);
+    assert_eq!(room.failure(&wrong, 1).await.next, NextTry::WhenPluginChanges);
+    room.ready(&remote, &module(1)).await;
+    assert_eq!(room.modules.notes().borrow()[&remote], Notes::default());
+    let stats = room.modules.stats();
+    assert_eq!(stats.failures[&(Scheme::Http, FailureReason::DigestMismatch)], 1);
+    assert_eq!(stats.failures[&(Scheme::File, FailureReason::File)], 1);
+    assert_eq!(stats.fetched_bytes, BTreeMap::from([(Scheme::Http, module(1).len() as u64)]));
+    assert_eq!((stats.store_bytes, stats.store_hits), (module(1).len() as u64, 0));
+}
+
 #[tokio::test]
 async fn bytes_that_are_not_the_pinned_ones_fail_and_are_not_fetched_again() {
     let (data_dir, server) = (folder(), Server::start(Answer::Body(module(1))).await);
@@ -242,7 +317,7 @@ async fn a_slow_server_delays_nobody_else() {
     let mut refs: BTreeSet<_> = (0..50).map(|number| slow.reference(&format!("{number}.wasm"))).collect();
     let wanted = quick.reference("a.wasm");
     refs.insert(wanted.clone());
-    room.modules.want(refs);
+    room.modules.want(refs, &BTreeSet::new());
     room.ready(&wanted, &module(1)).await;
 }
 
@@ -301,6 +376,33 @@ async fn without_a_folder_to_write_modules_are_delivered_from_memory() {
     assert_eq!(room.ready(&wanted, &module(1)).await.bytes, module(1));
     let fault = room.modules.stats().store_fault.unwrap();
     assert!(fault.starts_with(&data_dir.display().to_string()), "{fault}");
+}
+
+#[tokio::test]
+async fn a_store_without_room_keeps_what_is_wanted_and_loses_what_was() {
+    let (data_dir, server) = (folder(), Server::start(Answer::Body(module(1))).await);
+    let [first, second, third] = ["a.wasm", "b.wasm", "c.wasm"].map(|path| server.reference(path));
+    let size = module(1).len() as u64;
+    let settings =
+        || Settings { data_dir: data_dir.path().to_owned(), store_max_bytes: 2 * size, ..Settings::default() };
+    let room = Running::start_with(settings(), PACE);
+    room.want([&first, &second]);
+    room.ready(&first, &module(1)).await;
+    room.stop().await;
+
+    // Nothing is removed before it is known what is wanted, and nothing that is.
+    let room = Running::start_with(settings(), PACE);
+    server.set(Answer::Body(module(2)));
+    room.want([&first, &third]);
+    room.ready(&first, &module(1)).await;
+    room.ready(&third, &module(2)).await;
+    server.set(Answer::Body(module(3)));
+    room.want([&third, &always(second.clone())]);
+    room.ready(&always(second.clone()), &module(3)).await;
+    let stats = room.modules.stats();
+    assert_eq!((stats.store_bytes, stats.store_removed), (2 * size, 1));
+    let stored = |number| data_dir.path().join(format!("modules/sha256/{}.wasm", Digest::of(&module(number)))).exists();
+    assert_eq!([1, 2, 3].map(stored), [false, true, true]);
 }
 
 #[tokio::test]
@@ -391,10 +493,10 @@ async fn a_path_that_leads_out_of_the_folder_is_neither_read_nor_passed_on() {
 }
 
 #[tokio::test]
-async fn other_files_are_the_proxys_own_and_oci_is_for_later() {
+async fn other_files_are_the_proxys_own_and_what_is_no_image_reference_fails() {
     let data_dir = folder();
     let (own, relative) = (file(Path::new("/etc/plugins/a.wasm")), file(Path::new("a.wasm")));
-    let oci = reference(ModuleLocation::Oci("ghcr.io/x/y:1".to_owned()));
+    let oci = reference(ModuleLocation::Oci("r.test/UPPER:1".to_owned()));
     let room = Running::start(data_dir.path(), &[]);
     room.want([&own, &relative, &oci]);
     for (wanted, path) in [(&own, "/etc/plugins/a.wasm"), (&relative, "a.wasm")] {
@@ -403,5 +505,7 @@ async fn other_files_are_the_proxys_own_and_oci_is_for_later() {
         room.state(wanted, is_it).await;
         assert!(room.modules.notes().borrow()[wanted].warnings[0].starts_with("on the proxy's own disk"));
     }
-    assert!(room.failed(&oci).await.starts_with("oci modules are not supported yet by this version: publish"));
+    assert!(room.failed(&oci).await.starts_with("oci://r.test/UPPER:1: repository \"UPPER\": "));
+    let failing = room.modules.notes().borrow()[&oci].failing.clone().unwrap();
+    assert_eq!(failing.next, NextTry::WhenPluginChanges);
 }

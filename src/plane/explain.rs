@@ -130,7 +130,7 @@ pub fn say_once(remarks: &mut Vec<admin::Remark>) {
 fn view_plugin(explained: &ExplainedPlugin) -> admin::ExplainedPlugin {
     let ExplainedPlugin { plugin, run, after, resources } = explained;
     let (state, message) = match run {
-        Run::Unsupported { reason } => (admin::State::Unsupported, reason.clone()),
+        Run::Unsupported { reason } | Run::LastGood(_, Some(reason)) => (admin::State::Unsupported, reason.clone()),
         Run::Disabled => (admin::State::StandIn, DISABLED.to_owned()),
         _ => (admin::State::Unspecified, String::new()),
     };

@@ -88,9 +88,31 @@ impl Collector for ModuleCollector {
             let labels = [("scheme", scheme.as_str()), ("result", result.as_str())];
             ConstCounter::new(*count).encode(fetches.encode_family(&labels)?)?;
         }
-        let bytes = ConstGauge::new(i64::try_from(stats.store_bytes).unwrap_or(i64::MAX));
-        let help = "What the stored modules take on disk";
-        bytes.encode(encoder.encode_descriptor("module_store_bytes", help, None, MetricType::Gauge)?)
+        let help = "Attempts that failed, by reason";
+        let mut failures = encoder.encode_descriptor("module_failures", help, None, MetricType::Counter)?;
+        for ((scheme, reason), count) in &stats.failures {
+            let labels = [("scheme", scheme.as_str()), ("reason", reason.as_str())];
+            ConstCounter::new(*count).encode(failures.encode_family(&labels)?)?;
+        }
+        let help = "Bytes of the modules that were fetched";
+        let mut bytes = encoder.encode_descriptor("module_fetched_bytes", help, None, MetricType::Counter)?;
+        for (scheme, count) in &stats.fetched_bytes {
+            ConstCounter::new(*count).encode(bytes.encode_family(&[("scheme", scheme.as_str())])?)?;
+        }
+        for (name, help, count) in [
+            ("module_store_hits", "Modules read back from disk, without asking their source", stats.store_hits),
+            ("module_store_removed", "Modules removed from disk because nobody used them", stats.store_removed),
+        ] {
+            ConstCounter::new(count).encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
+        }
+        let bytes = i64::try_from(stats.store_bytes).unwrap_or(i64::MAX);
+        for (name, help, value) in [
+            ("module_store_bytes", "What the stored modules take on disk", bytes),
+            ("module_store_writable", "1 if modules can be stored, else 0", i64::from(stats.store_fault.is_none())),
+        ] {
+            ConstGauge::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
+        }
+        Ok(())
     }
 }
 

@@ -12,6 +12,7 @@ mod lock;
 mod memory;
 mod messages;
 mod metrics;
+mod module_view;
 mod node_matcher;
 mod plugin_fields;
 mod proxies;
@@ -61,6 +62,10 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// Folders in which `file://` is read by the control plane itself.
     pub module_files: Vec<PathBuf>,
+    pub module_store_max_bytes: u64,
+    /// Where modules may come from.
+    pub network: modules::NetworkSettings,
+    pub tag_refresh: Option<modules::TagRefresh>,
     pub max_response_bytes: usize,
     /// Of the xDS port; plain text without.
     pub tls: Option<xds::TlsFiles>,
@@ -83,8 +88,13 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
         bail!("--config {}: no such file or folder, and nothing is remembered of it", path.display());
     }
     let directory = Directory::open(settings.config, &last_good);
-    let modules =
-        Modules::open(modules::Settings { data_dir: settings.data_dir.clone(), module_files: settings.module_files });
+    let modules = Modules::open(modules::Settings {
+        data_dir: settings.data_dir.clone(),
+        module_files: settings.module_files,
+        store_max_bytes: settings.module_store_max_bytes,
+        network: settings.network,
+        tag_refresh: settings.tag_refresh,
+    });
     let pushes = pushes::Pushes::default();
     let xds_metrics = xds::Metrics::default();
     let metrics = Arc::new(metrics::Metrics::new(&xds_metrics, &modules, &pushes));
@@ -175,8 +185,10 @@ async fn reconcile(
             Ok(()) = inputs.directory.changed() => {
                 let loaded = inputs.directory.borrow_and_update().clone();
                 reconciler.pushes.begin();
-                let wanted = reconciler.on_loaded(loaded);
-                inputs.modules.want(wanted);
+                // Before the plugins that name them.
+                inputs.modules.know(Arc::new(loaded.secrets.clone()));
+                let (wanted, changed) = reconciler.on_loaded(loaded);
+                inputs.modules.want(wanted, &changed);
             }
             Ok(()) = states.changed() => {
                 let states = states.borrow_and_update().clone();
@@ -187,7 +199,7 @@ async fn reconcile(
                 reconciler.notes = notes.borrow_and_update().clone();
             }
             Some(query) = inputs.asked.recv() => {
-                answer(&reconciler, query);
+                answer(&reconciler, &inputs.modules, query);
                 continue;
             }
             Ok(()) = written.changed() => {}
@@ -199,12 +211,16 @@ async fn reconcile(
     }
 }
 
-fn answer(reconciler: &Reconciler, query: Query) {
+fn answer(reconciler: &Reconciler, modules: &Modules, query: Query) {
     // A client that has gone does not want its answer.
     match query {
         Query::Proxies(sender) => drop(sender.send(reconciler.list_proxies())),
         Query::Plugins(sender) => {
-            let listed = ListPluginsResponse { plugins: reconciler.list_plugins(), faults: reconciler.list_faults() };
+            let listed = ListPluginsResponse {
+                plugins: reconciler.list_plugins(),
+                faults: reconciler.list_faults(),
+                module_store_fault: modules.stats().store_fault.unwrap_or_default(),
+            };
             drop(sender.send(listed));
         }
         Query::Subjects(sender) => drop(sender.send(reconciler.subjects())),

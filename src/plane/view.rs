@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::module_view::{module_warnings, view_failure, view_image};
 use super::node_matcher::Matchers;
 use super::proxies::{Connected, ProxyKey};
 use super::reconcile::Reconciler;
@@ -51,7 +52,12 @@ impl Reconciler {
             .map(|entry| {
                 let id = &entry.desired.id;
                 let summary = summaries.remove(id).unwrap_or_default();
-                view_plugin(entry, summary, self.warnings(id, off_listeners.get(id).copied().unwrap_or(0)))
+                let warnings = self.warnings(id, off_listeners.get(id).copied().unwrap_or(0));
+                admin::Plugin {
+                    module_failure: view_failure(entry, &self.notes),
+                    image_digest: view_image(entry, &self.notes),
+                    ..view_plugin(entry, summary, warnings)
+                }
             })
             .collect()
     }
@@ -137,11 +143,7 @@ impl Reconciler {
         // A resource that was edited into something wrong goes on running as it was.
         let kept = |finding: &crate::sources::Finding| format!("not taken over: {}: {}", finding.field, finding.reason);
         warnings.extend(self.loaded.faults.iter().filter(of_plugin).map(kept));
-        let desired = self.table.get(id).and_then(|entry| entry.desired.module());
-        if let Some(notes) = desired.and_then(|module| self.notes.get(module)) {
-            warnings.extend(notes.failing.iter().map(|reason| format!("a newer module is not to be had: {reason}")));
-            warnings.extend(notes.warnings.iter().cloned());
-        }
+        warnings.extend(self.table.get(id).into_iter().flat_map(|entry| module_warnings(entry, &self.notes)));
         if off_listeners > 0 {
             warnings.push(format!("match fits no listener of {off_listeners} proxies that it selects"));
         }
@@ -151,7 +153,7 @@ impl Reconciler {
 
 /// Selected, but on none of the proxy's listeners.
 fn is_off_listeners(carried: &Carried) -> bool {
-    carried.carriers.is_empty() && matches!(carried.run, Run::Revision(_) | Run::LastGood(_))
+    carried.carriers.is_empty() && matches!(carried.run, Run::Revision(_) | Run::LastGood(..))
 }
 
 fn view_plugin(entry: &PluginEntry, summary: PluginSummary, mut warnings: Vec<String>) -> admin::Plugin {
@@ -178,6 +180,8 @@ fn view_plugin(entry: &PluginEntry, summary: PluginSummary, mut warnings: Vec<St
         counts: Some(counts(&summary)),
         messages: summary.messages,
         warnings,
+        module_failure: None,
+        image_digest: String::new(),
     }
 }
 

@@ -13,7 +13,7 @@ use tonic::Status;
 
 use super::admin::{Query, ask};
 use crate::protobuf::admin::watch_rollout_response::Event;
-use crate::protobuf::admin::{Plugin, WatchRolloutResponse};
+use crate::protobuf::admin::{ModuleFailure, Plugin, WatchRolloutResponse};
 
 /// Summaries are made at most this often; what happens between is in the next one.
 const INTERVAL: Duration = Duration::from_millis(50);
@@ -91,8 +91,17 @@ impl Rollouts {
 
 fn events(known: &Summary, now: &Summary) -> Vec<Event> {
     let removed = known.keys().filter(|id| !now.contains_key(*id)).cloned().map(Event::Removed);
-    let changed = now.values().filter(|plugin| known.get(&plugin.id) != Some(plugin)).cloned();
+    let is_news = |plugin: &&Plugin| known.get(&plugin.id).map(without_attempts) != Some(without_attempts(plugin));
+    let changed = now.values().filter(is_news).cloned();
     removed.chain(changed.map(Event::Plugin)).collect()
+}
+
+/// That a module failed once more, for the same reason, is no change of its plugin.
+fn without_attempts(plugin: &Plugin) -> Plugin {
+    let module_failure = plugin.module_failure.as_ref();
+    let module_failure =
+        module_failure.map(|failure| ModuleFailure { attempts: 0, next_try: String::new(), ..failure.clone() });
+    Plugin { module_failure, ..plugin.clone() }
 }
 
 #[cfg(test)]
@@ -112,7 +121,11 @@ mod tests {
         tokio::spawn(async move {
             while let Some(Query::Plugins(answer)) = asked.recv().await {
                 counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                drop(answer.send(ListPluginsResponse { plugins: plugins.clone(), faults: Vec::new() }));
+                drop(answer.send(ListPluginsResponse {
+                    plugins: plugins.clone(),
+                    faults: Vec::new(),
+                    ..ListPluginsResponse::default()
+                }));
             }
         });
         (queries, count)

@@ -230,7 +230,7 @@ impl Progress {
         let mut carried = self.expected.iter().flat_map(|compiled| &compiled.plugins);
         let carried = carried.find(|carried| carried.plugin == plugin)?;
         let is_script = match &carried.run {
-            Run::Revision(revision) | Run::LastGood(revision) => revision.plugin.wasm().is_none(),
+            Run::Revision(revision) | Run::LastGood(revision, _) => revision.plugin.wasm().is_none(),
             _ => false,
         };
         Some(Suspect { plugin, revision, is_script })

@@ -42,8 +42,9 @@ impl Progress {
             Run::StandIn { reason } => (StateKind::StandIn, reason.clone()),
             Run::TooLarge { reason } => (StateKind::NotLoaded, reason.clone()),
             Run::Absent => (StateKind::NotLoaded, String::new()),
-            Run::Revision(_) | Run::LastGood(_) if self.holds(carried) => (StateKind::Programmed, String::new()),
-            Run::Revision(_) | Run::LastGood(_) => (StateKind::Pending, self.awaited(carried)),
+            Run::LastGood(_, Some(reason)) => (StateKind::Unsupported, reason.clone()),
+            Run::Revision(_) | Run::LastGood(..) if self.holds(carried) => (StateKind::Programmed, String::new()),
+            Run::Revision(_) | Run::LastGood(..) => (StateKind::Pending, self.awaited(carried)),
         };
         PluginState { kind, revision: carried.revision.filter(|_| self.holds(carried)), message }
     }

@@ -11,8 +11,8 @@ use super::fields::Field;
 use super::metadata::{self, Metadata};
 use super::report::Report;
 use super::yaml::{Key, Node, Place, Value};
-use super::{Finding, proxy_template, traffic_extension, wasm_plugin};
-use crate::model::{Plugin, PluginId, PluginKind, ProxyTemplate, TemplateId};
+use super::{Finding, proxy_template, pull_secret, traffic_extension, wasm_plugin};
+use crate::model::{Plugin, PluginId, PluginKind, ProxyTemplate, PullSecret, TemplateId};
 use crate::protobuf::did_you_mean;
 
 /// Which resource; equal in two places where both mean the same one.
@@ -20,6 +20,8 @@ use crate::protobuf::did_you_mean;
 pub(super) enum Identity {
     Plugin(PluginId),
     Template(TemplateId),
+    /// Namespace and name.
+    Secret(String, String),
     /// A kind that this version does not read.
     Unread(String),
 }
@@ -29,6 +31,7 @@ pub(super) enum Identity {
 pub(super) enum Content {
     Plugin(Arc<Plugin>),
     Template(Arc<ProxyTemplate>),
+    Secret(Arc<PullSecret>),
 }
 
 /// A resource as one document declares it.
@@ -38,7 +41,7 @@ pub(super) struct Declaration {
     pub identity: Option<Identity>,
     /// Absent where there are faults.
     pub content: Option<Content>,
-    /// The document again, as JSON on one line: what a restart needs to read it back.
+    /// The document again, as JSON on one line: what a restart needs to read it back. Empty for a Secret.
     pub text: String,
     pub place: Place,
     /// Where its fields are, for what is only found later.
@@ -79,6 +82,9 @@ pub(super) fn declarations(file: &Path, document: &Node) -> Vec<Declaration> {
         && (api_version == "v1" || GROUPS.contains(&group))
     {
         return list(file, api_version, item_kind, items);
+    }
+    if (api_version, kind) == ("v1", "Secret") {
+        return secret(file, document).into_iter().collect();
     }
     if !GROUPS.contains(&group) {
         tracing::debug!(file = %file.display(), api_version, kind, "resource of another API group passed over");
@@ -209,6 +215,30 @@ fn proxy_template(document: &Node, mut report: Report<'_>) -> Declaration {
     Declaration::new(document, identity, content, report)
 }
 
+/// Secrets that are no pull secrets are other people's: nothing is said of what is wrong with them.
+fn secret(file: &Path, document: &Node) -> Option<Declaration> {
+    let is_ours = pull_secret::is_pull_secret(document);
+    let mut report = Report::new(file, document);
+    report.name("Secret".to_owned(), None);
+    let root = Field { path: String::new(), node: document };
+    let root = if is_ours { root.object(&pull_secret::FIELDS, &mut report) } else { root.as_object() }?;
+    let metadata = metadata::read(&root, &mut report);
+    if !is_ours {
+        report.faults.clear();
+    }
+    if !metadata.is_sound {
+        return is_ours.then(|| Declaration::new(document, None, None, report));
+    }
+    let identity = Identity::Secret(metadata.namespace.to_owned(), metadata.name.to_owned());
+    report.name(identity.to_string(), None);
+    let secret = pull_secret::read(&root, &mut report);
+    Some(Declaration {
+        // What is remembered on disk never holds credentials; the modules that they got are remembered.
+        text: String::new(),
+        ..Declaration::new(document, Some(identity), secret.map(|secret| Content::Secret(secret.into())), report)
+    })
+}
+
 /// Metadata and `spec`. `None` where the document is no object.
 fn envelope<'n>(document: &'n Node, kind: &str, report: &mut Report<'_>) -> Option<(Metadata<'n>, Option<Field<'n>>)> {
     report.name(kind.to_owned(), None);
@@ -260,6 +290,7 @@ impl fmt::Display for Identity {
         match self {
             Self::Plugin(id) => write!(f, "{} {}/{}", id.kind.kind(), id.namespace, id.name),
             Self::Template(id) => write!(f, "ProxyTemplate {id}"),
+            Self::Secret(namespace, name) => write!(f, "Secret {namespace}/{name}"),
             Self::Unread(resource) => f.write_str(resource),
         }
     }

@@ -187,6 +187,7 @@ impl FileMemory {
         if has_nameless {
             self.good.extend(before.into_iter().map(|old| Good { is_stale: true, ..old }));
         }
-        self.text = self.good.iter().map(|good| format!("---\n{}\n", good.text)).collect::<String>().into();
+        let texts = self.good.iter().map(|good| good.text.as_str()).filter(|text| !text.is_empty());
+        self.text = texts.map(|text| format!("---\n{text}\n")).collect::<String>().into();
     }
 }

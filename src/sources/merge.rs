@@ -22,7 +22,7 @@ pub(super) fn merge(files: &BTreeMap<PathBuf, FileMemory>, faults: Vec<Finding>)
     for (file, memory) in files {
         loaded.faults.extend(memory.faults.iter().cloned());
         loaded.warnings.extend(memory.warnings.iter().cloned());
-        if !memory.good.is_empty() {
+        if !memory.text.is_empty() {
             loaded.last_good.insert(file.clone(), memory.text.clone());
         }
         for good in &memory.good {
@@ -51,6 +51,9 @@ fn insert(loaded: &mut Loaded, identity: &Identity, content: &Content) {
         }
         (Identity::Template(id), Content::Template(template)) => {
             loaded.templates.insert(id.clone(), template.clone());
+        }
+        (Identity::Secret(namespace, name), Content::Secret(secret)) => {
+            loaded.secrets.insert((namespace.clone(), name.clone()), secret.clone());
         }
         _ => {}
     }

@@ -9,7 +9,8 @@
 //!   bytes ─ manifest ─ yaml               a file's text as trees that know their lines
 //!     document ┬ wasm_plugin              a tree as a resource, field by field (fields, report),
 //!              ├ traffic_extension        with every fault of it at once
-//!              └ proxy_template ─ native
+//!              ├ proxy_template ─ native
+//!              └ pull_secret
 //!   memory ─ merge                        the last good content of each file, made one
 //!   cross                                 what only shows where all of it is looked at together
 //! ```
@@ -38,6 +39,7 @@ mod names;
 mod native;
 mod native_sense;
 mod proxy_template;
+mod pull_secret;
 mod report;
 mod scanner;
 mod traffic;
@@ -62,13 +64,15 @@ use self::memory::{Memory, Scan, Seen};
 use self::report::about_file;
 use self::scanner::{Scanner, Writes};
 use self::yaml::{Node, Place};
-use crate::model::{Plugin, PluginId, ProxyTemplate, TemplateId};
+use crate::model::{Plugin, PluginId, ProxyTemplate, PullSecret, TemplateId};
 
 /// All resources of all files at one moment.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Loaded {
     pub plugins: BTreeMap<PluginId, Arc<Plugin>>,
     pub templates: BTreeMap<TemplateId, Arc<ProxyTemplate>>,
+    /// By namespace and name.
+    pub secrets: BTreeMap<(String, String), Arc<PullSecret>>,
     /// What was refused; the last good content of it stays in `plugins` and `templates`.
     pub faults: Vec<Finding>,
     /// What was accepted and yet has no or a surprising effect.

@@ -1,5 +1,7 @@
 //! Trouble of every kind: each gives one clear error that names what and where, and nothing else stops.
 
+use std::io::Write as _;
+
 use serde_json::json;
 use tokio::net::TcpListener;
 use wasmplane::commands::bootstrap::Protocol;
@@ -110,6 +112,89 @@ async fn a_data_folder_that_cannot_be_used_is_told_and_plugins_run_all_the_same(
     assert!(!errors.is_empty() && errors.len() <= 3, "{errors:#?}");
     assert!(errors.iter().all(|line| line.contains(&*scene.control.data().to_string_lossy())), "{errors:#?}");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "a file");
+}
+
+/// A disk of its own, until it is dropped.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    /// `None`, said loudly, where this user may not mount one.
+    fn of(size: &str) -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let mut mount = std::process::Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(folder.path());
+        match mount.output() {
+            Ok(output) if output.status.success() => Some(Self(folder)),
+            other => {
+                let words =
+                    format!("\n*** SKIPPED: no disk to fill, as only root may mount one ***\n*** {other:?}\n\n");
+                std::io::stderr().write_all(words.as_bytes()).expect("stderr is open");
+                None
+            }
+        }
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let unmounted = std::process::Command::new("umount").arg("-l").arg(self.0.path()).status();
+        assert!(unmounted.is_ok_and(|status| status.success()), "{} is still mounted", self.0.path().display());
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_is_told_and_plugins_run_from_memory_until_there_is_room() {
+    let Some(disk) = SmallDisk::of("256k") else { return };
+    let Some(setup) = crate::support::envoy::envoy(CHAIN).await else { return };
+    let mut scene = Scene::new().await;
+    scene.control = std::mem::replace(&mut scene.control, ControlPlane::new()).data_dir(disk.0.path());
+    scene.control.write("template.yaml", &template("web", &[listener("in", scene.port, scene.upstream.port())]));
+    scene.control.start().await;
+    let _running = scene.envoy(setup).await;
+    let large = |value: &str| [modules::header("x-large", value), custom_section(200_000)].concat();
+
+    let url = scene.control.module("large.wasm", &large("1"));
+    scene.plugin("large", &url, json!({}));
+    scene.until_header("x-large", Some("1")).await;
+    assert_eq!(scene.metric("wasmplane_module_store_writable").await, 1);
+
+    // There is no room for a second one.
+    scene.control.module("large.wasm", &large("2"));
+    scene.until_header("x-large", Some("2")).await;
+    let status = scene.until_all("default/large", "programmed", 1).await;
+    assert_eq!(status["moduleError"], "");
+    let fault = "No space left on device";
+    let printed = scene.control.ask(&["plugins"]).await.stdout;
+    assert!(
+        printed.contains("modules cannot be stored, and are kept in memory only") && printed.contains(fault),
+        "{printed}"
+    );
+    assert_eq!(scene.metric("wasmplane_module_store_writable").await, 0);
+    assert_eq!(lines_with(&scene.control, &["module store cannot be written", fault]).await, 1);
+    let folder = disk.0.path().join("modules/sha256");
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1, "nothing is left of what did not fit");
+
+    // Room is made, and the next module is stored.
+    for entry in std::fs::read_dir(&folder).unwrap() {
+        std::fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+    scene.control.module("large.wasm", &large("3"));
+    scene.until_header("x-large", Some("3")).await;
+    lines_with(&scene.control, &["module store can be written again"]).await;
+    assert_eq!(scene.metric("wasmplane_module_store_writable").await, 1);
+}
+
+/// Makes a module larger, and does nothing.
+fn custom_section(size: usize) -> Vec<u8> {
+    let content = [&[4][..], b"fill", &vec![0; size]].concat();
+    let mut length = content.len();
+    let mut section = vec![0];
+    while length >= 0x80 {
+        section.push((length & 0x7f) as u8 | 0x80);
+        length >>= 7;
+    }
+    section.push(length as u8);
+    [section, content].concat()
 }
 
 #[tokio::test]

@@ -6,12 +6,14 @@ use std::path::Path;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use wasmplane::model::Digest;
 
 use crate::support::control_plane::wasmplane;
 use crate::support::envoy::{CHAIN, FILTER, NO_WASM, envoy, ready_bootstrap};
 use crate::support::http::{Response, get};
 use crate::support::load::Load;
 use crate::support::module_server::ModuleServer;
+use crate::support::registry::{Guard, Registry, registry};
 use crate::support::upstream::{TcpEcho, Upstream};
 use crate::support::{free_port, modules, wait_until};
 
@@ -219,4 +221,21 @@ async fn the_bootstrap_command_prints_yaml() {
     assert_eq!((printed.code, printed.stderr.as_str()), (Some(0), ""));
     assert!(printed.stdout.contains("NAMESPACE: \"shop\""), "{}", printed.stdout);
     assert_eq!(wasmplane(&["bootstrap", "--label", "app"]).await.code, Some(2));
+}
+
+#[tokio::test]
+async fn a_registry_serves_what_was_published_to_whom_it_should() {
+    let Some(mut open) = registry(Guard::Nobody).await else { return };
+    let path = format!("/v2/some/plugin/blobs/sha256:{}", Digest::of(b"{}"));
+    let port = |registry: &Registry| registry.host().rsplit_once(':').unwrap().1.parse().unwrap();
+    open.publish("some/plugin", "v1", b"a manifest", &[b"{}".to_vec()]);
+    assert_eq!(get(port(&open), &path).await.unwrap().body, "{}");
+    let address = open.host();
+    open.restart().await;
+    assert_eq!(open.host(), address);
+    for guard in [Guard::Passwords, Guard::Tokens] {
+        let guarded = registry(guard).await.unwrap();
+        guarded.publish("some/plugin", "v1", b"a manifest", &[b"{}".to_vec()]);
+        assert_eq!(get(port(&guarded), &path).await.unwrap().status, 401, "{guard:?}");
+    }
 }

@@ -3,21 +3,22 @@
 //! Comes in: a path or URL. Goes out: a report on stdout; the exit code says what Envoy would (0 takes it, 1 refuses it).
 
 mod json;
+mod judged;
 mod text;
 
-use std::path::Path;
+use anyhow::{Context as _, bail};
 
-use anyhow::{Context as _, anyhow, bail};
-use bytes::Bytes;
-
+use self::judged::{AskedVersion, Judged, parse_version};
+use super::network::NetworkArgs;
+use super::progress::Bar;
 use super::{Format, Outcome};
-use crate::model::EnvoyVersion;
-use crate::modules::{Report, Verdict, download, inspect, read_file, releases};
+use crate::model::{EnvoyVersion, ModuleLocation};
+use crate::modules::{Fetched, Report, Verdict, fetch_once, inspect};
 
 /// What a module is, and whether Envoy would take it.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// A file, or an http(s) URL.
+    /// A file, an http(s) URL, or an image as oci://HOST/PATH[:TAG][@DIGEST].
     #[arg(value_name = "URL|FILE")]
     module: String,
 
@@ -27,76 +28,56 @@ pub struct Args {
 
     #[arg(long, value_enum, default_value_t)]
     format: Format,
+
+    #[command(flatten)]
+    network: NetworkArgs,
 }
 
 pub fn run(args: Args) -> anyhow::Result<Outcome> {
-    let report = inspect(&fetch(&args.module)?);
-    let release = judged_as(args.envoy.as_ref().map(|asked| asked.version));
+    let location = location(&args.module)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let bar = Bar::new("fetching");
+    let fetch = fetch_once(&location, args.network.settings()?, bar.watch());
+    let fetched = runtime.context("no runtime for the download")?.block_on(fetch)?;
+    drop(bar);
+    let subject = Subject { report: inspect(&fetched.module), judged: Judged::of(args.envoy.as_ref()), fetched };
     match args.format {
-        Format::Text => {
-            print!("{}", text::render(&args.module, &report, release));
-            print!("{}", args.envoy.and_then(|asked| stand_in(&asked, release)).unwrap_or_default());
-        }
-        Format::Json => println!("{:#}", json::render(&args.module, &report, release)),
+        Format::Text => print!("{}", text::render(&args.module, &subject)),
+        Format::Json => println!("{:#}", json::render(&args.module, &subject)),
     }
-    match verdict(&report, release) {
+    match subject.verdict() {
         Verdict::Accepted => Ok(Outcome::Fine),
         Verdict::Refused(_) => Ok(Outcome::Finding),
     }
 }
 
-fn fetch(module: &str) -> anyhow::Result<Bytes> {
-    if let Some(path) = module.strip_prefix("file://") {
-        return Ok(read_file(Path::new(path))?);
+/// A module, where it came from, and what is to be said of it.
+struct Subject {
+    fetched: Fetched,
+    report: Report,
+    judged: Judged,
+}
+
+impl Subject {
+    fn verdict(&self) -> &Verdict {
+        verdict(&self.report, self.judged.release)
     }
+
+    /// What is odd about the packaging, then about the module.
+    fn warnings(&self) -> impl Iterator<Item = &String> {
+        let defaults = self.fetched.defaults.iter().flat_map(|defaults| &defaults.warnings);
+        self.fetched.warnings.iter().chain(defaults).chain(&self.report.warnings)
+    }
+}
+
+fn location(module: &str) -> anyhow::Result<ModuleLocation> {
     match module.split_once("://") {
-        None => Ok(read_file(Path::new(module))?),
-        Some(("http" | "https", _)) => {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            Ok(runtime.context("no runtime for the download")?.block_on(download(module))?)
-        }
-        Some(("oci", _)) => {
-            bail!("oci images are not supported yet by this version: name the module's file or http(s) URL")
-        }
-        Some((scheme, _)) => bail!("{module}: unknown scheme {scheme}: name a file, or an http(s) URL"),
+        None => Ok(ModuleLocation::File(module.into())),
+        Some(("file", path)) => Ok(ModuleLocation::File(path.into())),
+        Some(("http" | "https", _)) => Ok(ModuleLocation::Http(module.to_owned())),
+        Some(("oci", reference)) => Ok(ModuleLocation::Oci(reference.to_owned())),
+        Some((scheme, _)) => bail!("{module}: unknown scheme {scheme}: name a file, or an http(s) or oci URL"),
     }
-}
-
-/// `--envoy`: `1.36` means the newest of 1.36.
-#[derive(Clone, Debug)]
-struct AskedVersion {
-    text: String,
-    version: EnvoyVersion,
-}
-
-fn parse_version(text: &str) -> anyhow::Result<AskedVersion> {
-    let text = text.trim_start_matches('v');
-    let numbers = text.split('.').map(|part| part.parse().map_err(|_| anyhow!(NOT_A_VERSION)));
-    let version = match numbers.collect::<Result<Vec<u32>, _>>()?[..] {
-        [major, minor] => EnvoyVersion::new(major, minor, u32::MAX),
-        [major, minor, patch] => EnvoyVersion::new(major, minor, patch),
-        _ => bail!(NOT_A_VERSION),
-    };
-    Ok(AskedVersion { text: text.to_owned(), version })
-}
-
-const NOT_A_VERSION: &str = "not a version such as 1.36 or 1.36.4";
-
-/// Said where another release had to stand for the one asked for.
-fn stand_in(asked: &AskedVersion, release: EnvoyVersion) -> Option<String> {
-    let is_that_one = release == asked.version || release.to_string().starts_with(&format!("{}.", asked.text));
-    (!is_that_one)
-        .then(|| format!("note     {} is judged as {release}, the nearest release that was measured\n", asked.text))
-}
-
-/// The known release that stands for a version: the newest one that is not newer, else the oldest.
-fn judged_as(version: Option<EnvoyVersion>) -> EnvoyVersion {
-    let known = releases();
-    let found = match version {
-        None => known.last(),
-        Some(version) => known.iter().rev().find(|release| **release <= version).or(known.first()),
-    };
-    *found.expect("the table of releases is not empty")
 }
 
 fn verdict(report: &Report, release: EnvoyVersion) -> &Verdict {
@@ -121,7 +102,13 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), content).unwrap();
         let module = file.path().display().to_string();
-        run(Args { module, envoy: envoy.map(|text| parse_version(text).unwrap()), format: Format::Json }).unwrap()
+        run(Args {
+            module,
+            envoy: envoy.map(|text| parse_version(text).unwrap()),
+            format: Format::Json,
+            network: NetworkArgs::default(),
+        })
+        .unwrap()
     }
 
     #[test]
@@ -133,27 +120,24 @@ mod tests {
     }
 
     #[test]
-    fn a_version_is_judged_as_the_newest_known_release_that_is_not_newer() {
-        let cases =
-            [("1.36", "1.36.4"), ("1.38.3", "1.37.0"), ("v1.40.1", "1.40.0"), ("2.0", "1.40.0"), ("1.20", "1.36.4")];
-        for (text, release) in cases {
-            assert_eq!(judged_as(Some(parse_version(text).unwrap().version)).to_string(), release, "{text}");
-        }
-        let note =
-            |text: &str| stand_in(&parse_version(text).unwrap(), judged_as(Some(parse_version(text).unwrap().version)));
-        assert_eq!((note("1.36"), note("1.40.0")), (None, None));
-        assert!(note("1.38").unwrap().starts_with("note     1.38 is judged as 1.37.0"));
-        for text in ["", "1", "1.x", "1.2.3.4"] {
-            assert!(parse_version(text).is_err(), "{text}");
-        }
-    }
+    fn what_is_packed_is_unpacked_and_what_cannot_be_had_is_an_error_with_its_name() {
+        let module = wat::parse_str(MODULE).unwrap();
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut packed, &module).unwrap();
+        assert_eq!(run_on(&packed.finish().unwrap(), None), Outcome::Fine);
 
-    #[test]
-    fn what_cannot_be_had_is_an_error_with_its_name() {
-        let error = |module: &str| fetch(module).unwrap_err().to_string();
+        let error = |module: &str| {
+            let args =
+                Args { module: module.to_owned(), envoy: None, format: Format::Text, network: NetworkArgs::default() };
+            run(args).unwrap_err().to_string()
+        };
         assert_eq!(error("/no/such.wasm"), "/no/such.wasm: No such file or directory (os error 2)");
         assert_eq!(error("file:///no/such.wasm"), error("/no/such.wasm"));
-        assert!(error("oci://ghcr.io/x/y:1").starts_with("oci images are not supported yet"));
+        assert!(
+            error("oci://127.0.0.1:1/x/y:1").starts_with("oci://127.0.0.1:1/x/y:1: "),
+            "{}",
+            error("oci://127.0.0.1:1/x/y:1")
+        );
         assert!(error("ftp://x/y").starts_with("ftp://x/y: unknown scheme ftp"));
     }
 }

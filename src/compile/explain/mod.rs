@@ -134,7 +134,9 @@ fn problems(merged: &Merged, kind: &Kind) -> Vec<Problem> {
         filled.faults.into_iter().map(|reason| Problem::of_template(&listener.template, reason))
     });
     let unsupported = kind.plugins.iter().filter_map(|member| match &member.run {
-        Run::Unsupported { reason } => Some(Problem::of_plugin(&member.plugin, reason.clone())),
+        Run::Unsupported { reason } | Run::LastGood(_, Some(reason)) => {
+            Some(Problem::of_plugin(&member.plugin, reason.clone()))
+        }
         _ => None,
     });
     merged.problems.iter().cloned().chain(faults).chain(unsupported).collect()

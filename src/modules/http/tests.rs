@@ -1,13 +1,15 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Redirect;
-use axum::routing::{Router, get};
+use axum::routing::Router;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::modules::transport::{Limits, Settings};
 
 const LIMITS: Limits = Limits {
     size: 10,
@@ -36,20 +38,26 @@ async fn serve_raw(answer: &'static str) -> SocketAddr {
     address
 }
 
+async fn fetch(url: &str, limits: Limits) -> Result<bytes::Bytes, FetchError> {
+    let transport = Transport::new(Settings::default(), limits);
+    let (spooled, _batch) = get(&transport, &Spools::in_memory(), url).await?;
+    Ok(spooled.read().await.unwrap())
+}
+
 async fn failure(url: &str) -> String {
-    Http::new(LIMITS).get(url).await.unwrap_err().to_string()
+    fetch(url, LIMITS).await.unwrap_err().to_string()
 }
 
 #[tokio::test]
 async fn only_200_is_an_answer_and_redirects_are_followed_for_a_while() {
     let router = Router::new()
-        .route("/a.wasm", get(|| async { "0123456789" }))
-        .route("/none", get(|| async { http::StatusCode::NO_CONTENT }))
-        .route("/moved", get(|| async { Redirect::temporary("/a.wasm") }))
-        .route("/loop", get(|| async { Redirect::temporary("/loop") }));
+        .route("/a.wasm", axum::routing::get(|| async { "0123456789" }))
+        .route("/none", axum::routing::get(|| async { http::StatusCode::NO_CONTENT }))
+        .route("/moved", axum::routing::get(|| async { Redirect::temporary("/a.wasm") }))
+        .route("/loop", axum::routing::get(|| async { Redirect::temporary("/loop") }));
     let url = serve(router).await;
     for path in ["a.wasm", "moved"] {
-        assert_eq!(Http::new(LIMITS).get(&format!("{url}/{path}")).await.unwrap(), "0123456789");
+        assert_eq!(fetch(&format!("{url}/{path}"), LIMITS).await.unwrap(), "0123456789");
     }
     assert_eq!(failure(&format!("{url}/b.wasm")).await, format!("GET {url}/b.wasm: 404 Not Found"));
     assert_eq!(failure(&format!("{url}/none")).await, format!("GET {url}/none: 204 No Content"));
@@ -62,7 +70,9 @@ async fn a_body_over_the_limit_is_refused_whether_announced_or_not() {
         let chunks = ["0123456", "789ab"].map(Ok::<_, Infallible>);
         Body::from_stream(futures::stream::iter(chunks))
     };
-    let router = Router::new().route("/announced", get(|| async { "0123456789a" })).route("/streamed", get(streamed));
+    let router = Router::new()
+        .route("/announced", axum::routing::get(|| async { "0123456789a" }))
+        .route("/streamed", axum::routing::get(streamed));
     let url = serve(router).await;
     for path in ["announced", "streamed"] {
         let expected = format!("GET {url}/{path}: larger than the limit of 10 bytes");
@@ -90,6 +100,6 @@ async fn silence_ends_with_the_overall_limit() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/a.wasm", listener.local_addr().unwrap());
     let limits = Limits { overall: Duration::from_millis(20), ..LIMITS };
-    let error = Http::new(limits).get(&url).await.unwrap_err();
+    let error = fetch(&url, limits).await.unwrap_err();
     assert_eq!(error.to_string(), format!("GET {url}: not finished after 0 s"));
 }

@@ -2,6 +2,7 @@
 
 use super::contents::Contents;
 use super::host;
+use super::start::Start;
 
 /// What a module without ABI marker is instead, in words.
 pub fn origin(contents: &Contents) -> Option<&'static str> {
@@ -15,6 +16,8 @@ pub fn origin(contents: &Contents) -> Option<&'static str> {
         Some(
             "a Go program for browsers: build with GOOS=wasip1 GOARCH=wasm -buildmode=c-shared and the proxy-wasm Go SDK",
         )
+    } else if has_section("linking") {
+        Some("an object file that nobody has linked: link it (wasm-ld does)")
     } else if has_section("dylink") || has_section("dylink.0") {
         Some("a dynamic library: link it as a program or reactor")
     } else if imports_from(&["a"])
@@ -70,6 +73,12 @@ pub fn warnings(contents: &Contents, size: usize) -> Vec<String> {
     }
     if !contents.exports.iter().any(|export| export.name.starts_with("proxy_on_")) {
         warnings.push("it exports no proxy_on_… function: it will see no traffic".to_owned());
+    }
+    if let Start::MayCall(import) = &contents.start {
+        warnings.push(format!(
+            "its start section may call {}, and Envoy crashes if it does: run that code in _initialize instead",
+            import
+        ));
     }
     if size > LARGE {
         warnings.push(format!("{} MiB are slow to compile: expect Envoy to take seconds on each start", size >> 20));

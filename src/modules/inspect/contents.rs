@@ -3,7 +3,14 @@
 use std::fmt;
 
 use wasmparser::types::{EntityType, TypesRef};
-use wasmparser::{Parser, Payload, Validator, WasmFeatures};
+use wasmparser::{
+    CustomSectionReader, Data, DataKind, Element, ElementItems, ElementKind, Parser, Payload, TypeRef, Validator,
+    WasmFeatures,
+};
+
+use super::sections::{Producer, module_name, producers};
+use super::start::{Functions, Start, memory_room, overflow};
+use super::{shape, shown};
 
 /// An import or export: a function with its type, or what else it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +59,15 @@ pub struct Contents {
     pub exports: Vec<Export>,
     /// A start section names a function that runs at instantiation.
     pub has_start: bool,
+    /// What that function does to imports.
+    pub start: Start,
     pub custom_sections: Vec<String>,
+    /// By the name section; empty without one.
+    pub name: String,
+    /// Languages and tools, by the producers section.
+    pub producers: Vec<Producer>,
+    /// What keeps it from loading into any Envoy, whatever its ABI: one sentence each.
+    pub faults: Vec<String>,
     /// The largest memory at the start, exported or not, in pages.
     pub memory_pages: u64,
 }
@@ -60,16 +75,52 @@ pub struct Contents {
 impl Contents {
     /// Validates the whole module. The error says what is wrong, and at which byte.
     pub fn read(bytes: &[u8]) -> Result<Self, String> {
-        let types = Validator::new_with_features(features()).validate_all(bytes).map_err(|error| error.to_string())?;
-        let mut contents = Self::of_types(types.as_ref());
+        let said = |error: wasmparser::BinaryReaderError| shown::sentence(&error.to_string());
+        let types = Validator::new_with_features(features()).validate_all(bytes).map_err(said)?;
+        let types = types.as_ref();
+        let mut contents = Self::of_types(types);
+        let mut functions = Functions::default();
         for payload in Parser::new(0).parse_all(bytes) {
-            match payload.map_err(|error| error.to_string())? {
-                Payload::StartSection { .. } => contents.has_start = true,
-                Payload::CustomSection(section) => contents.custom_sections.push(section.name().to_owned()),
+            match payload.map_err(said)? {
+                Payload::ImportSection(imports) => {
+                    let imports = imports.into_imports().map_while(Result::ok);
+                    let is_function =
+                        |import: &wasmparser::Import<'_>| matches!(import.ty, TypeRef::Func(_) | TypeRef::FuncExact(_));
+                    functions.imported =
+                        imports.filter(is_function).map(|import| (import.module, import.name)).collect();
+                }
+                Payload::StartSection { func, .. } => functions.start = Some(func),
+                Payload::CodeSectionEntry(body) if functions.start.is_some() => functions.bodies.push(body),
+                Payload::CustomSection(section) => contents.take_custom(&section),
+                Payload::DataSection(segments) => {
+                    let mut segments = segments.into_iter().map_while(Result::ok);
+                    contents.faults.extend(segments.find_map(|segment| data_fault(types, &segment)));
+                }
+                Payload::ElementSection(segments) => {
+                    let mut segments = segments.into_iter().map_while(Result::ok);
+                    contents.faults.extend(segments.find_map(|segment| element_fault(types, &segment)));
+                }
                 _ => {}
             }
         }
+        contents.has_start = functions.start.is_some();
+        contents.start = functions.start();
+        contents.faults.extend(start_fault(&contents.start));
         Ok(contents)
+    }
+
+    fn take_custom(&mut self, section: &CustomSectionReader<'_>) {
+        self.custom_sections.push(section.name().to_owned());
+        match section.name() {
+            "producers" => self.producers = producers(section),
+            "name" => match module_name(section) {
+                Some(name) => self.name = name,
+                None => self.faults.push(
+                    "its name section is damaged, and Envoy reads it: remove it, as `wasm-tools strip` does".to_owned(),
+                ),
+            },
+            _ => {}
+        }
     }
 
     fn of_types(types: TypesRef<'_>) -> Self {
@@ -88,6 +139,7 @@ impl Contents {
             imports: imports.collect(),
             exports: exports.collect(),
             memory_pages: pages.max().unwrap_or_default(),
+            faults: shape::faults(types),
             ..Self::default()
         }
     }
@@ -105,6 +157,31 @@ impl Contents {
         let exported = self.exports.iter().map(|export| &export.item);
         let imported = self.imports.iter().map(|import| &import.item);
         exported.chain(imported).any(|item| matches!(item, Item::Memory { .. }))
+    }
+}
+
+fn data_fault(types: TypesRef<'_>, segment: &Data<'_>) -> Option<String> {
+    let DataKind::Active { memory_index, offset_expr } = &segment.kind else { return None };
+    overflow("data segment", offset_expr, segment.data.len() as u64, memory_room(types, *memory_index))
+}
+
+fn element_fault(types: TypesRef<'_>, segment: &Element<'_>) -> Option<String> {
+    let ElementKind::Active { table_index, offset_expr } = &segment.kind else { return None };
+    let count = match &segment.items {
+        ElementItems::Functions(functions) => functions.count(),
+        ElementItems::Expressions(_, expressions) => expressions.count(),
+    };
+    let room = types.table_at(table_index.unwrap_or_default()).initial;
+    overflow("segment of its table", offset_expr, u64::from(count), room)
+}
+
+fn start_fault(start: &Start) -> Option<String> {
+    match start {
+        Start::Calls(import) => Some(format!(
+            "its start section calls {import}, on which Envoy would crash: run that code in _initialize instead"
+        )),
+        Start::Traps => Some("cannot start: its start section traps".to_owned()),
+        Start::Quiet | Start::MayCall(_) => None,
     }
 }
 
@@ -162,6 +239,7 @@ mod tests {
             has_start: true,
             custom_sections: vec!["note".to_owned(), "name".to_owned()],
             memory_pages: 3,
+            ..Contents::default()
         };
         assert_eq!(contents, expected);
     }

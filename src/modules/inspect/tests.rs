@@ -103,6 +103,79 @@ fn every_refusal_names_what_is_wrong() {
 }
 
 #[test]
+fn what_keeps_a_module_from_starting_or_would_crash_envoy_is_refused() {
+    const LOG: &str = r#"(import "env" "proxy_log" (func $log (param i32 i32 i32) (result i32)))"#;
+    let memories = r#"imports memories or tables that Envoy does not make"#;
+    let unsafe_types = "types that Envoy would crash on (only numbers, funcref and externref are safe to import or \
+                        export): export f";
+    let cases: [(&[&str], &str); 13] = [
+        (&[r#"(func (export "f") (param v128))"#], unsafe_types),
+        (&[r#"(global (export "f") anyref (ref.null any))"#], unsafe_types),
+        (&[r#"(table (export "f") 1 i31ref)"#], unsafe_types),
+        (&[r#"(tag (export "f"))"#], unsafe_types),
+        (&["(table 6000000 funcref) (table 6000000 funcref)"], "its tables begin with 12000000 entries"),
+        (
+            &[r#"(data (i32.const 65536) "x")"#],
+            "cannot start: a data segment ends at 65537, and there is room for 65536",
+        ),
+        (&[r#"(data (i32.const -1) "x")"#], "cannot start: a data segment ends at 4294967296"),
+        (&["(table 1 funcref) (func $f) (elem (i32.const 1) $f)"], "cannot start: a segment of its table ends at 2"),
+        (&["(func $s unreachable) (start $s)"], "cannot start: its start section traps"),
+        (&[r#"(@custom "name" "\01\05\01\00\02\ff")"#], "its name section is damaged, and Envoy reads it: "),
+        (&[r#"(import "a" "m" (memory 1 1 shared))"#], memories),
+        (&[r#"(import "a" "t" (table 1 funcref)) (import "a" "u" (table 1 funcref))"#], memories),
+        (
+            &[LOG, "(func $s (drop (call $log (i32.const 2) (i32.const 0) (i32.const 0)))) (start $s)"],
+            "its start section calls env.proxy_log, on which Envoy would crash: run that code in _initialize",
+        ),
+    ];
+    for (parts, expected) in cases {
+        // Imports go first.
+        let text = verdict(&module(&[parts, &[MARKER, ALLOCATOR, MEMORY]].concat()));
+        assert!(text.starts_with(expected), "{text}");
+    }
+}
+
+#[test]
+fn a_hostile_module_fills_no_status_and_clears_no_screen() {
+    let long = "x".repeat(5_000);
+    let imports: String = (0..100).map(|n| format!(r#"(import "{long}" "\1b[2J{n}" (func))"#)).collect();
+    let exports: String = (0..100).map(|n| format!(r#"(func (export "{n}{long}") (param v128))"#)).collect();
+    let parts: [&[&str]; 4] = [
+        &[&imports, &exports, MARKER, ALLOCATOR, MEMORY],
+        &[&format!(r#"(func (export "proxy_abi_version_{long}"))"#)],
+        &[&format!(r#"(@custom "{long}" "") (func (export "{long}"))"#)],
+        &[MARKER, ALLOCATOR, MEMORY, &format!(r#"(func (export "proxy_on_tick") (param {}))"#, "i64 ".repeat(999))],
+    ];
+    for parts in parts {
+        let text = verdict(&module(parts));
+        assert!(text.len() < 2_000 && !text.contains(char::is_control), "{} bytes: {text:.3000}", text.len());
+    }
+}
+
+#[test]
+fn a_function_that_only_newer_releases_look_up_is_judged_per_release() {
+    let report = inspect(&module(&[
+        MARKER,
+        ALLOCATOR,
+        MEMORY,
+        r#"(func (export "_initialize")) (func (export "__main_void"))"#,
+    ]));
+    let reason = "exports __main_void as void -> void, but Envoy calls it as void -> i32";
+    let refusing = [EnvoyVersion::new(1, 39, 3), EnvoyVersion::new(1, 40, 0)];
+    assert_eq!(report.refusals(), refusing.map(|release| (release, reason.to_owned())));
+}
+
+#[test]
+fn who_made_a_module_and_its_name_are_read() {
+    let named = r#"(module $mine (@producers (language "Rust" "2024") (processed-by "rustc" "1.90")))"#;
+    let contents = inspect(&wat::parse_str(named).unwrap()).contents;
+    let producers: Vec<_> = contents.producers.iter().map(|by| [&*by.field, &*by.name, &*by.version]).collect();
+    assert_eq!(contents.name, "mine");
+    assert_eq!(producers, [["language", "Rust", "2024"], ["processed-by", "rustc", "1.90"]]);
+}
+
+#[test]
 fn several_faults_are_told_together_and_many_are_counted() {
     let imports: String = (0..8).map(|n| format!(r#"(import "env" "x{n}" (func))"#)).collect();
     let text = verdict(&module(&[&imports, MARKER, ALLOCATOR]));

@@ -1,7 +1,7 @@
 //! Would an Envoy of a given release take a module? Pure; the rules are those of Envoy's Wasm host, in its order.
 
 use super::contents::{Contents, Import, Item};
-use super::{advice, host};
+use super::{advice, host, shown};
 use crate::model::EnvoyVersion;
 
 /// What an Envoy would say.
@@ -31,9 +31,10 @@ pub fn judge(contents: &Contents, release: EnvoyVersion) -> Verdict {
     let Some(abi) = abi(contents) else {
         return Verdict::Refused(no_abi(contents));
     };
-    let mut reasons = missing_imports(contents, abi, release);
+    let mut reasons = contents.faults.clone();
+    reasons.extend(missing_imports(contents, abi, release));
     reasons.extend(no_allocator(contents));
-    reasons.extend(wrong_callbacks(contents, abi));
+    reasons.extend(wrong_callbacks(contents, abi, release));
     reasons.extend(memory_fault(contents));
     if reasons.is_empty() { Verdict::Accepted } else { Verdict::Refused(reasons.join("; ")) }
 }
@@ -42,7 +43,8 @@ fn no_abi(contents: &Contents) -> String {
     let unknown = contents.exports.iter().find(|export| export.name.starts_with(MARKER_PREFIX));
     match (unknown, advice::origin(contents)) {
         (Some(marker), _) => {
-            format!("its ABI marker {} is not one that Envoy knows (0_1_0, 0_2_0, 0_2_1)", marker.name)
+            let marker = shown::name(&marker.name);
+            format!("its ABI marker {marker} is not one that Envoy knows (0_1_0, 0_2_0, 0_2_1)")
         }
         (None, Some(origin)) => {
             format!("not a proxy-wasm plugin: no proxy_abi_version_… is exported; this is {origin}")
@@ -52,35 +54,40 @@ fn no_abi(contents: &Contents) -> String {
 }
 
 fn missing_imports(contents: &Contents, abi: &str, release: EnvoyVersion) -> Vec<String> {
-    let mut faults: Vec<_> = contents.imports.iter().filter_map(|import| import_fault(import, abi, release)).collect();
-    let unnamed = faults.len().saturating_sub(MAX_NAMED);
-    faults.truncate(MAX_NAMED);
+    first(contents.imports.iter().filter_map(|import| import_fault(import, abi, release)), "imports")
+}
+
+/// The first few; the others are counted, so that a hostile module fills no status.
+fn first(mut faults: impl Iterator<Item = String>, what: &str) -> Vec<String> {
+    let mut named: Vec<_> = faults.by_ref().take(MAX_NAMED).collect();
+    let unnamed = faults.count();
     if unnamed > 0 {
-        faults.push(format!("and {unnamed} more imports"));
+        named.push(format!("and {unnamed} more {what}"));
     }
-    faults
+    named
 }
 
 fn import_fault(import: &Import, abi: &str, release: EnvoyVersion) -> Option<String> {
     let Import { module, name, item } = import;
+    let symbol = || format!("{}.{}", shown::name(module), shown::name(name));
     let signature = match item {
         Item::Function(signature) => signature,
         // Envoy makes these itself, whatever their names.
         Item::Memory { .. } | Item::Table => return None,
         Item::Global | Item::Tag => {
-            return Some(format!("imports the {item} {module}.{name}, which Envoy does not provide"));
+            return Some(format!("imports the {item} {}, which Envoy does not provide", symbol()));
         }
     };
     match host::function(abi, module, name) {
-        None => Some(format!("imports {module}.{name}, which {}", advice::absent(module, name, abi))),
+        None => Some(format!("imports {}, which {}", symbol(), advice::absent(module, name, abi))),
         Some(function) if !function.releases.contains(&release) => {
             let since = function.releases.iter().find(|known| **known > release);
             let since = since.map(|known| format!(" ({known} does)")).unwrap_or_default();
-            Some(format!("imports {module}.{name}, which this Envoy does not provide{since}"))
+            Some(format!("imports {}, which this Envoy does not provide{since}", symbol()))
         }
         Some(function) if function.signature != signature => {
             let host = function.signature;
-            Some(format!("imports {module}.{name} as {signature}, but Envoy has {host}"))
+            Some(format!("imports {} as {}, but Envoy has {host}", symbol(), shown::name(signature)))
         }
         Some(_) => None,
     }
@@ -92,17 +99,18 @@ fn no_allocator(contents: &Contents) -> Option<String> {
 }
 
 /// Envoy looks its callbacks up by name and refuses a wrong type; others may be called as they like.
-fn wrong_callbacks(contents: &Contents, abi: &str) -> Vec<String> {
+fn wrong_callbacks(contents: &Contents, abi: &str, release: EnvoyVersion) -> Vec<String> {
     let fault = |(name, wanted): (&str, &str)| {
         let signature = contents.function(name).filter(|signature| *signature != wanted)?;
-        Some(format!("exports {name} as {signature}, but Envoy calls it as {wanted}"))
+        Some(format!("exports {name} as {}, but Envoy calls it as {wanted}", shown::name(signature)))
     };
-    host::callbacks(abi).filter(|(name, _)| is_looked_up(contents, name)).filter_map(fault).collect()
+    let looked_up = host::callbacks(abi, release).filter(|(name, _)| is_looked_up(contents, name));
+    first(looked_up.filter_map(fault), "exports")
 }
 
 fn is_looked_up(contents: &Contents, name: &str) -> bool {
     match name {
-        "main" => contents.function("_initialize").is_some(),
+        "main" | "__main_void" => contents.function("_initialize").is_some(),
         "_start" => contents.function("_initialize").is_none(),
         "proxy_on_memory_allocate" => contents.function("malloc").is_none(),
         _ => true,

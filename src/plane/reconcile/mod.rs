@@ -98,10 +98,12 @@ impl Reconciler {
         self.deadlines.keys().next().copied()
     }
 
-    /// Takes over the sources; returns the modules that are wanted now.
-    pub fn on_loaded(&mut self, loaded: Arc<Loaded>) -> BTreeSet<ModuleRef> {
+    /// Takes over the sources; returns the modules that are wanted now, and those of plugins that have changed.
+    pub fn on_loaded(&mut self, loaded: Arc<Loaded>) -> (BTreeSet<ModuleRef>, BTreeSet<ModuleRef>) {
         let touched = self.table.set_desired(&loaded.plugins, &self.modules, Instant::now().into_std());
         self.forget_plugins(&loaded);
+        let entries = touched.iter().filter_map(|touched| self.table.get(&touched.id));
+        let changed = entries.filter_map(|entry| entry.desired.module().cloned()).collect();
         self.touch_plugins(touched);
         for template in changed_templates(&self.loaded, &loaded) {
             self.touched.extend(self.proxies.touched_by_template(&template, &self.root_namespace));
@@ -110,7 +112,7 @@ impl Reconciler {
         self.together = cross_check(&loaded, &self.root_namespace);
         self.loaded = loaded;
         self.is_loaded = true;
-        self.table.wanted()
+        (self.table.wanted(), changed)
     }
 
     /// What is known of plugins that are gone would be kept for ever. One that comes again is another one.

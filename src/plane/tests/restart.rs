@@ -49,7 +49,11 @@ async fn a_restart_does_not_wait_for_a_module_that_is_there_under_another_refere
     world.reconciler.on_modules(Arc::new(BTreeMap::from([(module_ref("auth"), ready("1"))])), Arc::default());
     let wanted_still = world.reconciler.on_loaded(Arc::new(world.loaded.clone()));
     world.reconciler.flush();
-    assert_eq!((wanted.len(), wanted_still.len()), (2, 1), "pinned by digest until the plugin's own module is there");
+    assert_eq!(
+        (wanted.0.len(), wanted_still.0.len()),
+        (2, 1),
+        "pinned by digest until the plugin's own module is there"
+    );
     assert!(world.reconciler.is_open());
 }
 

@@ -1,6 +1,7 @@
 //! What is said of plugins and proxies.
 
 use super::*;
+use crate::modules::{Failure, NextTry, Notes};
 
 #[tokio::test(start_paused = true)]
 async fn a_plugin_is_programmed_when_all_that_carries_it_is_acknowledged() {
@@ -105,4 +106,34 @@ async fn a_proxy_with_listeners_of_its_own_is_not_pending_for_those_of_a_templat
     };
     world.answer(stream, alone, Outcome::Accepted);
     assert_eq!(world.state("e1", "shop/auth").0, State::Programmed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_module_that_is_not_to_be_had_shows_since_when_and_when_it_is_tried_again() {
+    let mut world = World::new();
+    world.plugin("auth", |_| {}).module("auth", None).settle();
+    let at = |seconds| jiff::Timestamp::from_second(seconds).unwrap();
+    let failing = Failure { reason: "404".into(), since: at(10), attempts: 3, next: NextTry::At(at(20)) };
+    let shown = |world: &mut World, failing: &Failure| {
+        let notes = Notes { failing: Some(failing.clone()), warnings: Arc::default(), image: None };
+        let notes = Arc::new(BTreeMap::from([(module_ref("auth"), notes)]));
+        world.reconciler.on_modules(Arc::new(world.modules.clone()), notes);
+        world.listed("shop/auth")
+    };
+    let expected = admin::ModuleFailure {
+        reason: "404".into(),
+        since: "1970-01-01T00:00:10Z".into(),
+        attempts: 3,
+        next_try: "1970-01-01T00:00:20Z".into(),
+        tried_again: String::new(),
+    };
+    assert_eq!(shown(&mut world, &failing).module_failure, Some(expected));
+    let waits = Failure { next: NextTry::WhenFileChanges, ..failing };
+    let listed = shown(&mut world, &waits);
+    assert_eq!(listed.module_failure.unwrap().tried_again, "when the file changes");
+    assert!(!listed.warnings.iter().any(|warning| warning.contains("not to be had")), "{:?}", listed.warnings);
+
+    world.module("auth", Some("1"));
+    let warnings = shown(&mut world, &waits).warnings;
+    assert!(warnings.contains(&"a newer module is not to be had: 404".to_owned()), "{warnings:?}");
 }

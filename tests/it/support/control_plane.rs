@@ -206,7 +206,18 @@ impl Drop for ControlPlane {
 
 /// Runs a command of the built binary to its end.
 pub async fn wasmplane(arguments: &[impl AsRef<OsStr>]) -> Printed {
-    let output = command().args(arguments).stdin(Stdio::null()).output().await.expect("the binary was built");
+    wasmplane_with(&[], arguments).await
+}
+
+/// The same, with these variables in its environment.
+pub async fn wasmplane_with(environment: &[(&str, &OsStr)], arguments: &[impl AsRef<OsStr>]) -> Printed {
+    let output = command()
+        .envs(environment.iter().copied())
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .await
+        .expect("the binary was built");
     Printed {
         code: output.status.code(),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use tempfile::TempDir;
 use tokio::process::Command;
 use wasmplane::commands::bootstrap::{Bootstrap, ClientTls, Endpoint, Protocol};
-use wasmplane::commands::quickstart::{LoggedProcess, envoy_binary};
+use wasmplane::commands::quickstart::{Ended, LoggedProcess, envoy_binary};
 
 use super::{http, wait_until};
 
@@ -129,8 +129,14 @@ impl EnvoySetup {
     /// Starts it with a bootstrap that it must refuse: what it logged until it gave up.
     pub async fn log_of_a_failed_start(self, bootstrap: &str) -> String {
         let (mut process, _folder) = self.spawn(bootstrap);
-        wait_until("the end of an Envoy that cannot start", async || process.ensure_running().err()).await;
+        until_its_end(&mut process).await;
         process.log()
+    }
+
+    /// Starts it with a bootstrap on which it must end: how it did.
+    pub async fn end_of_a_failed_start(self, bootstrap: &str) -> Ended {
+        let (mut process, _folder) = self.spawn(bootstrap);
+        until_its_end(&mut process).await
     }
 
     fn spawn(&self, bootstrap: &str) -> (LoggedProcess, TempDir) {
@@ -145,6 +151,10 @@ impl EnvoySetup {
         let log = folder.path().join("envoy.log");
         (LoggedProcess::spawn("envoy", command, &log).expect("the binary can be run"), folder)
     }
+}
+
+async fn until_its_end(process: &mut LoggedProcess) -> Ended {
+    wait_until("the end of an Envoy that cannot start", async || process.ensure_running().err()?.downcast().ok()).await
 }
 
 impl Envoy {

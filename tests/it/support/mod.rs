@@ -7,9 +7,12 @@ pub mod certificates;
 pub mod control_plane;
 pub mod envoy;
 pub mod http;
+pub mod images;
+pub mod judge;
 pub mod load;
 pub mod module_server;
 pub mod modules;
+pub mod registry;
 pub mod scene;
 pub mod upstream;
 

@@ -10,6 +10,13 @@ pub fn header(name: &str, value: &str) -> Vec<u8> {
     assemble(&plugin(&Parts { imports: ADD_HEADER, body: &on_response(name, value), ..Parts::default() }))
 }
 
+/// [`header`], for Envoy 1.39 and later alone: older ones lack one of its imports.
+pub fn header_for_newer(name: &str, value: &str) -> Vec<u8> {
+    let imports =
+        [ADD_HEADER, r#"(import "wasi_snapshot_preview1" "fd_sync" (func (param i32) (result i32)))"#].concat();
+    assemble(&plugin(&Parts { imports: &imports, body: &on_response(name, value), ..Parts::default() }))
+}
+
 /// Appends its letter to the request header `x-order`; [`super::http::Response::order`] reads what the upstream got.
 pub fn order(letter: &str) -> Vec<u8> {
     let body = format!(

@@ -1,0 +1,3 @@
+module header-append
+
+go 1.24

@@ -1,0 +1,4 @@
+mod bodies;
+mod hostile;
+mod layers;
+mod layouts;

@@ -1,0 +1,122 @@
+//! Fetching and publishing once, for commands: no store, no inspection, no second attempt.
+//!
+//! Credentials are those of the user's own docker config.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::error::FetchError;
+use super::folders;
+use super::http;
+use super::image::{self, Extracted, Layout, ManifestDefaults, UnpackLimits};
+use super::registry::{self, Access, Client, ImageReference, Keys, PullError, Unpacked};
+use super::spool::Spools;
+use super::transport::{Limits, Settings, Transport};
+use crate::model::{Digest, ModuleLocation};
+
+/// A module, and what is known of where it came from.
+#[derive(Clone, Debug)]
+pub struct Fetched {
+    pub module: Bytes,
+    /// What the reference named: an image, or an index of images.
+    pub image: Option<Digest>,
+    pub layout: Layout,
+    pub defaults: Option<ManifestDefaults>,
+    /// What is odd about the packaging, and harmless.
+    pub warnings: Vec<String>,
+}
+
+/// How far a transfer has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// So many bytes are to come or go, as far as is known.
+    Total(u64),
+    /// So many more have.
+    Bytes(u64),
+}
+
+/// Called from any thread.
+pub type Watch = Arc<dyn Fn(Progress) + Send + Sync>;
+
+/// What `wasmplane push` puts into a registry.
+#[derive(Clone, Debug)]
+pub struct Upload {
+    /// Everything that the manifest speaks of.
+    pub blobs: Vec<Bytes>,
+    pub manifest: Bytes,
+    pub media_type: &'static str,
+}
+
+/// What is there now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pushed {
+    /// With its registry, repository and tag.
+    pub reference: String,
+    pub digest: Digest,
+}
+
+/// Fetches one module. Blocks on local files, which only commands may do.
+pub async fn fetch_once(location: &ModuleLocation, network: Settings, watch: Watch) -> Result<Fetched, FetchError> {
+    let limits = Limits::default();
+    match location {
+        ModuleLocation::File(path) => unwrap(folders::read_file(path, limits.size)?),
+        ModuleLocation::Http(url) => {
+            let transport = Transport::new(network, limits);
+            let (spooled, _batch) = http::get(&transport, &Spools::in_memory(), url).await?;
+            watch(Progress::Total(spooled.len()));
+            watch(Progress::Bytes(spooled.len()));
+            unwrap(spooled.read().await.map_err(|error| http::failed(url, error.to_string()))?)
+        }
+        ModuleLocation::Oci(text) => {
+            let transport = Arc::new(Transport::new(network, limits));
+            let pulled = pull(text, &transport, watch).await;
+            pulled.map_err(|cause| FetchError::Pull { reference: text.clone(), cause: Box::new(cause) })
+        }
+    }
+}
+
+fn unwrap(body: Bytes) -> Result<Fetched, FetchError> {
+    let Extracted { module, layout, defaults, warnings } = image::unwrap(body, &UnpackLimits::default())?;
+    Ok(Fetched { module, image: None, layout, defaults, warnings })
+}
+
+async fn pull(text: &str, transport: &Arc<Transport>, watch: Watch) -> Result<Fetched, PullError> {
+    let reference: ImageReference = text.parse()?;
+    let (client, spools) = (Client::new(Arc::clone(transport)), Spools::in_memory());
+    let keys = Keys::of_operator(&reference);
+    let pulled = async {
+        let (mut session, resolved) = client.resolve(&reference, &keys).await?;
+        watch(Progress::Total(resolved.manifest.blobs()?.iter().map(|blob| blob.size).sum()));
+        let blobs = session.download_all(&resolved, &spools, &|bytes| watch(Progress::Bytes(bytes))).await?;
+        Ok((resolved, blobs))
+    };
+    let (resolved, blobs) = registry::within(transport.limits().overall, "the image", pulled).await?;
+    let unpacked = registry::unpack(resolved, blobs, &spools, UnpackLimits::default()).await?;
+    let Unpacked { extracted: Extracted { module, layout, defaults, warnings }, given, .. } = unpacked;
+    Ok(Fetched { module, image: given.served, layout, defaults, warnings })
+}
+
+/// Puts an image into a registry: its blobs, where they are not there yet, and then its manifest.
+pub async fn push(text: &str, network: Settings, upload: Upload, watch: Watch) -> Result<Pushed, FetchError> {
+    let transport = Arc::new(Transport::new(network, Limits::default()));
+    let pushed = push_with(text, transport, upload, watch).await;
+    pushed.map_err(|cause| FetchError::Pull {
+        reference: text.trim_start_matches("oci://").to_owned(),
+        cause: Box::new(cause),
+    })
+}
+
+async fn push_with(text: &str, transport: Arc<Transport>, upload: Upload, watch: Watch) -> Result<Pushed, PullError> {
+    let reference: ImageReference = text.trim_start_matches("oci://").parse()?;
+    let client = Client::new(transport);
+    let keys = Keys::of_operator(&reference);
+    let mut session = client.sessions(&reference, &keys, Access::Push).next().expect("there is one at least");
+    watch(Progress::Total(upload.blobs.iter().map(|blob| blob.len() as u64).sum()));
+    for blob in upload.blobs {
+        let watch = Arc::clone(&watch);
+        session.upload(blob, Arc::new(move |bytes| watch(Progress::Bytes(bytes)))).await?;
+    }
+    let digest = session.put_manifest(upload.manifest, upload.media_type).await?;
+    Ok(Pushed { reference: reference.to_string(), digest })
+}

@@ -1,0 +1,304 @@
+//! Where downloads go while they come: unnamed files beside the store, so that slow servers hold no memory, and nothing
+//! is left behind by a crash. Only what is complete is read into memory, and only so much of it at a time.
+//!
+//! Where the data folder cannot be written, downloads are kept in memory, within the same limit.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sha2::Digest as _;
+use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _, AsyncWriteExt as _};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::image::UnpackLimits;
+use super::registry::PullError;
+use crate::model::Digest;
+
+/// Of downloads in memory while they are unpacked and inspected, and of what they unpack to. Two of the largest modules.
+const MEMORY: u64 = 512 << 20;
+/// Permits are counted in these.
+const UNIT: u64 = 1 << 10;
+
+pub struct Spools {
+    place: Place,
+    memory: Arc<Semaphore>,
+}
+
+enum Place {
+    /// Unnamed files in this folder.
+    Folder(PathBuf),
+    /// Commands download one thing and end.
+    Memory,
+    #[cfg(test)]
+    Device(PathBuf),
+}
+
+/// Held while bytes of downloads are in memory.
+#[derive(Debug)]
+pub struct Room {
+    _permits: OwnedSemaphorePermit,
+}
+
+/// A download on its way, hashed as it comes.
+pub struct Spool {
+    content: Content,
+    folder: PathBuf,
+    hasher: sha2::Sha256,
+    length: u64,
+    /// The first bytes, as far as they tell a module from what is packed.
+    head: Vec<u8>,
+}
+
+/// What each module begins with.
+const MAGIC: &[u8] = b"\0asm";
+
+enum Content {
+    File(tokio::fs::File),
+    Memory(Vec<u8>),
+}
+
+/// A whole download.
+pub struct Spooled {
+    content: Content,
+    is_module: bool,
+    folder: PathBuf,
+    digest: Digest,
+    length: u64,
+}
+
+/// The disk is full, or no longer writable.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot be kept in {}: {cause}", folder.display())]
+pub struct Failed {
+    folder: PathBuf,
+    cause: io::Error,
+}
+
+impl Failed {
+    pub fn about(self, what: &str) -> PullError {
+        PullError::Disk { what: what.to_owned(), cause: self }
+    }
+}
+
+impl Spools {
+    /// In the store's folder.
+    pub fn beside_store(data_dir: &Path) -> Self {
+        Self::at(Place::Folder(data_dir.join("modules")))
+    }
+
+    pub fn in_memory() -> Self {
+        Self::at(Place::Memory)
+    }
+
+    /// A device such as `/dev/full`, which takes no byte.
+    #[cfg(test)]
+    pub fn on_device(path: &Path) -> Self {
+        Self::at(Place::Device(path.to_owned()))
+    }
+
+    fn at(place: Place) -> Self {
+        Self { place, memory: Arc::new(Semaphore::new((MEMORY / UNIT) as usize)) }
+    }
+
+    /// Waits until so many bytes may be in memory. More than there ever are is all of them.
+    pub async fn room(&self, bytes: u64) -> Room {
+        let units = bytes.min(MEMORY).div_ceil(UNIT) as u32;
+        let permits = Arc::clone(&self.memory).acquire_many_owned(units).await;
+        Room { _permits: permits.expect("the semaphore is never closed") }
+    }
+
+    /// For downloads that belong together, of so many bytes at most and what they unpack to.
+    pub async fn batch(&self, at_most: u64) -> Batch {
+        let (folder, first) = match &self.place {
+            Place::Folder(folder) => (folder.clone(), open_unnamed(folder.clone()).await.ok()),
+            Place::Memory => (PathBuf::new(), None),
+            #[cfg(test)]
+            Place::Device(path) => (path.clone(), File::options().write(true).open(path).ok()),
+        };
+        // All at once: who holds some and waits for more could wait for one who does the same.
+        let room = if first.is_none() { Some(self.room(at_most).await) } else { None };
+        Batch { folder, first, room }
+    }
+}
+
+/// Some downloads on their way, all on disk or all in memory.
+pub struct Batch {
+    folder: PathBuf,
+    /// Opened to see whether the folder can be used.
+    first: Option<File>,
+    /// Where they are in memory.
+    room: Option<Room>,
+}
+
+impl Batch {
+    pub async fn open(&mut self) -> Result<Spool, Failed> {
+        let folder = self.folder.clone();
+        let content = match (self.first.take(), &self.room) {
+            (Some(file), _) => Content::File(tokio::fs::File::from_std(file)),
+            (None, Some(_)) => Content::Memory(Vec::new()),
+            (None, None) => {
+                let opened = open_unnamed(folder.clone()).await;
+                let file = opened.map_err(|cause| Failed { folder: folder.clone(), cause })?;
+                Content::File(tokio::fs::File::from_std(file))
+            }
+        };
+        Ok(Spool { content, folder, hasher: sha2::Sha256::new(), length: 0, head: Vec::new() })
+    }
+
+    /// For reading and unpacking what is downloaded.
+    pub async fn room(self, spools: &Spools, bytes: u64) -> Room {
+        match self.room {
+            Some(room) => room,
+            None => spools.room(bytes).await,
+        }
+    }
+}
+
+async fn open_unnamed(folder: PathBuf) -> io::Result<File> {
+    let opened = tokio::task::spawn_blocking(move || {
+        std::fs::create_dir_all(&folder)?;
+        tempfile::tempfile_in(&folder)
+    });
+    opened.await.unwrap_or_else(|crashed| Err(io::Error::other(crashed)))
+}
+
+impl Spool {
+    pub fn len(&self) -> u64 {
+        self.length
+    }
+
+    pub async fn write(&mut self, bytes: &[u8]) -> Result<(), Failed> {
+        self.hasher.update(bytes);
+        self.head.extend(bytes.iter().take(MAGIC.len() - self.head.len()));
+        self.length += bytes.len() as u64;
+        match &mut self.content {
+            Content::File(file) => file.write_all(bytes).await.map_err(|cause| self.failed(cause)),
+            Content::Memory(content) => {
+                content.extend_from_slice(bytes);
+                Ok(())
+            }
+        }
+    }
+
+    /// As if nothing had come.
+    pub async fn restart(&mut self) -> Result<(), Failed> {
+        (self.hasher, self.length, self.head) = (sha2::Sha256::new(), 0, Vec::new());
+        let restarted = match &mut self.content {
+            Content::File(file) => restart_file(file).await,
+            Content::Memory(content) => {
+                content.clear();
+                Ok(())
+            }
+        };
+        restarted.map_err(|cause| self.failed(cause))
+    }
+
+    pub async fn finish(mut self) -> Result<Spooled, Failed> {
+        if let Content::File(file) = &mut self.content {
+            // What the system could not write is told here at the latest.
+            file.flush().await.map_err(|cause| self.failed(cause))?;
+        }
+        let digest = Digest::from_bytes(self.hasher.finalize().into());
+        Ok(Spooled {
+            content: self.content,
+            is_module: self.head == MAGIC,
+            folder: self.folder,
+            digest,
+            length: self.length,
+        })
+    }
+
+    fn failed(&self, cause: io::Error) -> Failed {
+        Failed { folder: self.folder.clone(), cause }
+    }
+}
+
+async fn restart_file(file: &mut tokio::fs::File) -> io::Result<()> {
+    file.flush().await?;
+    if file.metadata().await?.is_file() {
+        file.set_len(0).await?;
+        file.rewind().await?;
+    }
+    Ok(())
+}
+
+impl Spooled {
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    pub fn len(&self) -> u64 {
+        self.length
+    }
+
+    /// What reading and unpacking it may take. What is a module already is not unpacked.
+    pub fn memory(&self, limits: &UnpackLimits) -> u64 {
+        if self.is_module { self.length } else { self.length.saturating_add(limits.module) }
+    }
+
+    /// Into memory, once: the caller has the room for it.
+    pub async fn read(self) -> Result<Bytes, Failed> {
+        let failed = |cause| Failed { folder: self.folder.clone(), cause };
+        match self.content {
+            Content::Memory(mut content) => {
+                content.shrink_to_fit();
+                Ok(content.into())
+            }
+            Content::File(mut file) => {
+                let mut content = Vec::with_capacity(self.length as usize);
+                file.rewind().await.map_err(failed)?;
+                file.read_to_end(&mut content).await.map_err(failed)?;
+                Ok(content.into())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_goes_in_comes_out_and_leaves_no_file() {
+        let data_dir = tempfile::tempdir().unwrap();
+        for spools in [Spools::beside_store(data_dir.path()), Spools::in_memory()] {
+            let mut spool = spools.batch(100).await.open().await.unwrap();
+            spool.write(b"wrong").await.unwrap();
+            spool.restart().await.unwrap();
+            spool.write(b"some ").await.unwrap();
+            spool.write(b"bytes").await.unwrap();
+            let spooled = spool.finish().await.unwrap();
+            assert_eq!((spooled.digest(), spooled.len()), (Digest::of(b"some bytes"), 10));
+            assert_eq!(spooled.read().await.unwrap(), "some bytes");
+        }
+        assert_eq!(std::fs::read_dir(data_dir.path().join("modules")).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_is_said_with_its_folder() {
+        let spools = Spools::on_device(Path::new("/dev/full"));
+        let mut spool = spools.batch(100).await.open().await.unwrap();
+        let written = match spool.write(b"bytes").await {
+            Ok(()) => spool.finish().await.map(drop),
+            Err(failed) => Err(failed),
+        };
+        let said = written.unwrap_err().about("blob sha256:x").to_string();
+        assert_eq!(said, "blob sha256:x: cannot be kept in /dev/full: No space left on device (os error 28)");
+    }
+
+    #[tokio::test]
+    async fn memory_is_handed_out_up_to_its_limit_and_no_wish_is_too_large() {
+        let spools = Spools::in_memory();
+        let all = spools.room(u64::MAX).await;
+        assert_eq!(spools.memory.available_permits(), 0);
+        drop(all);
+        let mut batch = spools.batch(u64::MAX).await;
+        let _spools = (batch.open().await.unwrap(), batch.open().await.unwrap());
+        drop(batch.room(&spools, u64::MAX).await);
+        let _two = (spools.room(MEMORY / 2).await, spools.room(MEMORY / 2 - UNIT).await);
+        assert_eq!(spools.memory.available_permits(), 1);
+    }
+}

@@ -1,0 +1,282 @@
+//! HTTP to other people's servers: one way out for module URLs, registries and their token servers.
+//!
+//! Comes in: a request. Goes out: a response whose body is still to be read, or one sentence why there is none. Every
+//! hop is checked by the [`Guard`]; redirects are followed here, a few times, and what authorises a request never goes
+//! to another scheme, host or port. Proxies are taken from the environment.
+
+mod address;
+mod guard;
+mod limits;
+mod origin;
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::sync::Arc;
+
+use http::header::{AUTHORIZATION, LOCATION};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+pub use reqwest::Certificate;
+use reqwest::{Client, redirect};
+use url::{Host, Url};
+
+pub use address::{InvalidNetwork, Network};
+pub use guard::{Guard, Reach, Rules};
+pub use limits::Limits;
+pub use origin::{HostPort, InvalidHostPort};
+
+/// What the operator says of the network that modules come from.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    pub rules: Rules,
+    /// `--insecure-registry`: plain HTTP there.
+    pub insecure_registries: Vec<HostPort>,
+    /// `--registry-ca`: certificates (PEM, checked) that are trusted there beside the system's.
+    pub registry_cas: Vec<(HostPort, Vec<Certificate>)>,
+}
+
+impl Settings {
+    /// Whether the certificates can be used. Some faults show only then.
+    pub fn check(&self) -> Result<(), InvalidCertificates> {
+        let _already_there = rustls::crypto::ring::default_provider().install_default();
+        for (registry, certificates) in &self.registry_cas {
+            let built = Client::builder().tls_certs_only(certificates.clone()).build();
+            built.map_err(|error| InvalidCertificates { registry: registry.clone(), cause: cause(error) })?;
+        }
+        Ok(())
+    }
+}
+
+/// `--registry-ca` names a file that holds no certificates that could be trusted.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("--registry-ca {registry}: {cause}")]
+pub struct InvalidCertificates {
+    registry: HostPort,
+    cause: String,
+}
+
+/// HTTP clients with limits and the guard.
+pub struct Transport {
+    guard: Arc<Guard>,
+    /// One per set of trusted certificates and reach: connections are shared by those who may.
+    clients: HashMap<(Option<HostPort>, Reach), Client>,
+    insecure: Vec<HostPort>,
+    limits: Limits,
+}
+
+/// One request, before redirects.
+#[derive(Clone)]
+pub struct Request {
+    pub method: Method,
+    pub url: Url,
+    pub reach: Reach,
+    pub headers: HeaderMap,
+    /// Shown to the URL's own origin only.
+    pub authorization: Option<HeaderValue>,
+    pub body: Body,
+}
+
+/// What a request carries; can be sent again.
+#[derive(Clone, Default)]
+pub enum Body {
+    #[default]
+    Empty,
+    Whole(bytes::Bytes),
+    /// In pieces, each of which is reported as it goes.
+    Watched(bytes::Bytes, Arc<dyn Fn(u64) + Send + Sync>),
+}
+
+/// Why there is no response, in a few words.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{cause}")]
+pub struct NoResponse {
+    pub cause: String,
+}
+
+impl Request {
+    pub fn get(url: Url, reach: Reach) -> Self {
+        Self { method: Method::GET, url, reach, headers: HeaderMap::new(), authorization: None, body: Body::Empty }
+    }
+}
+
+impl Transport {
+    pub fn new(settings: Settings, limits: Limits) -> Self {
+        let guard = Arc::new(Guard::new(settings.rules));
+        let mut clients = HashMap::new();
+        for reach in [Reach::Written, Reach::Named] {
+            clients.insert((None, reach), client(&limits, &guard, reach, &[]));
+            for (registry, certificates) in &settings.registry_cas {
+                clients.insert((Some(registry.clone()), reach), client(&limits, &guard, reach, certificates));
+            }
+        }
+        Self { guard, clients, insecure: settings.insecure_registries, limits }
+    }
+
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Whether `host[:port]` is spoken to in plain HTTP: where the operator said so, and on this machine, unless a
+    /// certificate was named for it. Nothing is ever tried first and then fallen back from.
+    pub fn is_plain(&self, host: &HostPort) -> bool {
+        let has_ca = self.clients.keys().any(|(registry, _)| registry.as_ref().is_some_and(|it| it.covers(host)));
+        self.insecure.iter().any(|it| it.covers(host)) || (host.is_loopback() && !has_ca)
+    }
+
+    /// Sends the request and follows its redirects.
+    pub async fn send(&self, request: Request) -> Result<reqwest::Response, NoResponse> {
+        let Request { method, mut url, mut reach, headers, mut authorization, body } = request;
+        let first = url.origin();
+        let starts_on_loopback = is_loopback(&url);
+        for _ in 0..=self.limits.redirects {
+            let response = self.send_once(&method, &url, reach, &headers, authorization.as_ref(), &body).await?;
+            let may_follow = matches!(method, Method::GET | Method::HEAD);
+            let Some(target) = redirect_target(&response).filter(|_| may_follow) else { return Ok(response) };
+            let target = join(&url, &target)?;
+            if url.scheme() == "https" && target.scheme() == "http" && !self.is_plain_url(&target) {
+                return Err(no_response("redirected from https to plain http, which is not followed"));
+            }
+            if target.origin() != first {
+                // Never comes back, not even if the way leads back.
+                authorization = None;
+                reach = if starts_on_loopback { reach } else { Reach::Named };
+            }
+            url = target;
+        }
+        Err(no_response("too many redirects"))
+    }
+
+    fn is_plain_url(&self, url: &Url) -> bool {
+        HostPort::of(url).is_some_and(|host| self.is_plain(&host))
+    }
+
+    async fn send_once(
+        &self,
+        method: &Method,
+        url: &Url,
+        reach: Reach,
+        headers: &HeaderMap,
+        authorization: Option<&HeaderValue>,
+        body: &Body,
+    ) -> Result<reqwest::Response, NoResponse> {
+        self.guard.check(url, reach).map_err(|error| no_response(error.to_string()))?;
+        let mut request = self.client(url, reach).request(method.clone(), url.clone()).headers(headers.clone());
+        if let Some(authorization) = authorization {
+            request = request.header(AUTHORIZATION, authorization);
+        }
+        let request = match body.clone() {
+            Body::Empty => request,
+            Body::Whole(bytes) => request.body(bytes),
+            Body::Watched(bytes, report) => {
+                request.header(http::header::CONTENT_LENGTH, bytes.len()).body(watched(bytes, report))
+            }
+        };
+        request.send().await.map_err(|error| no_response(cause(error)))
+    }
+
+    fn client(&self, url: &Url, reach: Reach) -> &Client {
+        let host = HostPort::of(url);
+        let named = host.and_then(|host| {
+            let covers = |(registry, at): &(Option<HostPort>, Reach)| {
+                *at == reach && registry.as_ref().is_some_and(|registry| registry.covers(&host))
+            };
+            self.clients.iter().find(|(key, _)| covers(key)).map(|(_, client)| client)
+        });
+        named.unwrap_or_else(|| &self.clients[&(None, reach)])
+    }
+}
+
+/// Small enough that a bar moves, large enough to cost nothing.
+const PIECE: usize = 64 << 10;
+
+fn watched(bytes: bytes::Bytes, report: Arc<dyn Fn(u64) + Send + Sync>) -> reqwest::Body {
+    let pieces = futures::stream::unfold(bytes, move |mut rest| {
+        let piece = rest.split_to(rest.len().min(PIECE));
+        report(piece.len() as u64);
+        std::future::ready((!piece.is_empty()).then_some((Ok::<_, std::convert::Infallible>(piece), rest)))
+    });
+    reqwest::Body::wrap_stream(pieces)
+}
+
+fn no_response(cause: impl Into<String>) -> NoResponse {
+    NoResponse { cause: cause.into() }
+}
+
+fn redirect_target(response: &reqwest::Response) -> Option<HeaderValue> {
+    let is_redirect = matches!(
+        response.status(),
+        StatusCode::MOVED_PERMANENTLY
+            | StatusCode::FOUND
+            | StatusCode::SEE_OTHER
+            | StatusCode::TEMPORARY_REDIRECT
+            | StatusCode::PERMANENT_REDIRECT
+    );
+    response.headers().get(LOCATION).filter(|_| is_redirect).cloned()
+}
+
+fn join(url: &Url, location: &HeaderValue) -> Result<Url, NoResponse> {
+    let location = location.to_str().ok().and_then(|text| url.join(text).ok());
+    let mut target = location.ok_or_else(|| no_response("redirected to what is no URL"))?;
+    if !matches!(target.scheme(), "http" | "https") {
+        return Err(no_response(format!("redirected to {}:, which is not followed", target.scheme())));
+    }
+    // Credentials that a server writes into a URL are none of ours to show elsewhere.
+    if target.origin() != url.origin() {
+        let _only_fails_without_host = (target.set_username(""), target.set_password(None));
+    }
+    target.set_fragment(None);
+    Ok(target)
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
+fn client(limits: &Limits, guard: &Arc<Guard>, reach: Reach, certificates: &[Certificate]) -> Client {
+    // main has done this already; here it serves the tests and other programs that use the library.
+    let _already_there = rustls::crypto::ring::default_provider().install_default();
+    let builder = || {
+        Client::builder()
+            .user_agent(concat!("wasmplane/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(limits.connect)
+            .read_timeout(limits.idle)
+            .redirect(redirect::Policy::none())
+            .referer(false)
+            .dns_resolver(guard::Resolver { guard: Arc::clone(guard), reach })
+    };
+    let built = builder().tls_certs_merge(certificates.to_vec()).build();
+    built.unwrap_or_else(|error| {
+        tracing::error!(error = %cause(error), advice = "install ca-certificates", "no https: no trusted certificates");
+        let only_these = builder().tls_certs_only(certificates.to_vec()).build();
+        only_these.expect("a client that trusts no one else needs nothing from the system")
+    })
+}
+
+/// The root of an error in a few words; the layers above it say little.
+pub fn cause(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut root: &dyn Error = &error;
+    while let Some(source) = root.source() {
+        root = source;
+    }
+    if root.is::<guard::NotDialled>() {
+        root.to_string()
+    } else if error.is_connect() && error.is_timeout() {
+        "cannot connect: timed out".to_owned()
+    } else if error.is_timeout() {
+        "timed out".to_owned()
+    } else if error.is_connect() {
+        format!("cannot connect: {root}")
+    } else if error.is_body() || error.is_decode() {
+        format!("the body broke off: {root}")
+    } else {
+        root.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests;

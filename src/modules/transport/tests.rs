@@ -1,0 +1,129 @@
+use std::net::SocketAddr;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Request as Asked;
+use axum::response::{IntoResponse as _, Response};
+use tokio::net::TcpListener;
+
+use super::*;
+
+const LIMITS: Limits = Limits {
+    size: 100,
+    connect: Duration::from_secs(5),
+    idle: Duration::from_secs(5),
+    overall: Duration::from_secs(20),
+    redirects: 3,
+};
+
+/// What each request said of itself: path, and `Authorization`.
+type Seen = Arc<Mutex<Vec<(String, Option<String>)>>>;
+
+/// A server that redirects `/to/URL` there, and answers everything else with 200.
+async fn server(host: &str) -> (SocketAddr, Seen) {
+    let listener = TcpListener::bind(format!("{host}:0")).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let seen = Seen::default();
+    let state = Arc::clone(&seen);
+    let answer = move |request: Asked| {
+        let authorization = request.headers().get(AUTHORIZATION).map(|value| value.to_str().unwrap().to_owned());
+        let path = request.uri().path().to_owned();
+        state.lock().unwrap().push((path.clone(), authorization));
+        std::future::ready(answer(&path))
+    };
+    let router = Router::new().fallback(answer);
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    (address, seen)
+}
+
+fn answer(path: &str) -> Response {
+    match path.strip_prefix("/to/") {
+        Some(target) => (StatusCode::TEMPORARY_REDIRECT, [(LOCATION, target.to_owned())]).into_response(),
+        None => "fine".into_response(),
+    }
+}
+
+fn transport() -> Transport {
+    Transport::new(Settings::default(), LIMITS)
+}
+
+fn request(url: &str) -> Request {
+    let authorization = Some(HeaderValue::from_static("Basic secret"));
+    Request { authorization, ..Request::get(Url::parse(url).unwrap(), Reach::Written) }
+}
+
+async fn failure(url: &str) -> String {
+    transport().send(request(url)).await.unwrap_err().cause
+}
+
+#[tokio::test]
+async fn a_redirect_to_another_server_does_not_carry_what_authorises() {
+    let ((first, seen_first), (second, seen_second)) = (server("127.0.0.1").await, server("127.0.0.1").await);
+    // Another port, and back again.
+    let url = format!("http://{first}/to/http://{second}/to/http://{first}/end");
+    let response = transport().send(request(&url)).await.unwrap();
+    assert_eq!(response.url().as_str(), format!("http://{first}/end"));
+    let of =
+        |seen: Seen| seen.lock().unwrap().iter().map(|(_, authorization)| authorization.clone()).collect::<Vec<_>>();
+    assert_eq!(of(seen_first), [Some("Basic secret".to_owned()), None]);
+    assert_eq!(of(seen_second), [None]);
+}
+
+#[tokio::test]
+async fn a_redirect_on_the_same_server_does() {
+    let (address, seen) = server("127.0.0.1").await;
+    transport().send(request(&format!("http://{address}/to//other"))).await.unwrap();
+    assert!(seen.lock().unwrap().iter().all(|(_, authorization)| authorization.is_some()));
+}
+
+#[tokio::test]
+async fn redirects_end() {
+    let (address, seen) = server("127.0.0.1").await;
+    let url = format!("http://{address}/to//to//to//to//end");
+    assert_eq!(failure(&url).await, "too many redirects");
+    assert_eq!(seen.lock().unwrap().len(), LIMITS.redirects + 1);
+}
+
+#[tokio::test]
+async fn no_redirect_leads_to_metadata_or_out_of_http() {
+    let (address, _) = server("127.0.0.1").await;
+    let to = |target: &str| failure_of(format!("http://{address}/to/{target}"));
+    assert!(to("http://169.254.169.254/latest").await.starts_with("169.254.169.254 is not dialled: a link-local"));
+    assert!(to("http://[::ffff:169.254.169.254]/").await.contains("is not dialled"));
+    assert!(to("http://[fd00:ec2::254]/").await.contains("a metadata service"));
+    assert!(to("http://metadata.google.internal/").await.contains("a metadata service"));
+    assert_eq!(to("file:///etc/passwd").await, "redirected to file:, which is not followed");
+    assert_eq!(to("http://[").await, "redirected to what is no URL");
+}
+
+async fn failure_of(url: String) -> String {
+    failure(&url).await
+}
+
+#[tokio::test]
+async fn private_addresses_can_be_denied_by_number_and_by_name() {
+    let (address, seen) = server("127.0.0.1").await;
+    let rules = Rules { deny_private: true, allowed: Vec::new() };
+    let transport = Transport::new(Settings { rules, ..Settings::default() }, LIMITS);
+    let port = address.port();
+    let ask = async |host: &str| transport.send(request(&format!("http://{host}:{port}/"))).await.unwrap_err().cause;
+    assert!(ask("127.0.0.1").await.starts_with("127.0.0.1 is not dialled: private addresses are denied"));
+    let by_name = ask("localhost").await;
+    assert!(by_name.starts_with("localhost resolves to ") && by_name.contains("not dialled: private"), "{by_name}");
+    assert_eq!(seen.lock().unwrap().len(), 0);
+}
+
+#[test]
+fn plain_http_is_spoken_where_the_operator_said_so_and_on_this_machine() {
+    let host = |text: &str| text.parse::<HostPort>().unwrap();
+    let insecure_registries = vec![host("plain.test"), host("r.test:5000")];
+    let registry_cas = vec![(host("localhost:5001"), Vec::new())];
+    let transport = Transport::new(Settings { insecure_registries, registry_cas, ..Settings::default() }, LIMITS);
+    for plain in ["plain.test", "plain.test:1", "r.test:5000", "localhost:5000", "127.0.0.1:5000"] {
+        assert!(transport.is_plain(&host(plain)), "{plain}");
+    }
+    for tls in ["r.test", "r.test:5001", "localhost:5001", "10.0.0.1:5000", "docker.io"] {
+        assert!(!transport.is_plain(&host(tls)), "{tls}");
+    }
+}
