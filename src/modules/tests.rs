@@ -509,3 +509,69 @@ async fn other_files_are_the_proxys_own_and_what_is_no_image_reference_fails() {
     let failing = room.modules.notes().borrow()[&oci].failing.clone().unwrap();
     assert_eq!(failing.next, NextTry::WhenPluginChanges);
 }
+
+/// A registry with one image under every tag; counts how often its module is fetched.
+async fn registry_with(content: Vec<u8>) -> (SocketAddr, Arc<AtomicUsize>) {
+    let descriptor = |media_type: &str, blob: &[u8]| serde_json::json!({"mediaType": media_type, "digest": format!("sha256:{}", Digest::of(blob)), "size": blob.len()});
+    let manifest = serde_json::json!({
+        "schemaVersion": 2,
+        "config": descriptor(image::media_types::CNCF_CONFIG, b"{}"),
+        "layers": [descriptor(image::media_types::CNCF_LAYER, &content)],
+    })
+    .to_string();
+    let downloads = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&downloads);
+    let answer = move |request: axum::extract::Request| {
+        let is_blob = request.uri().path().contains("/blobs/");
+        let _before = is_blob.then(|| counter.fetch_add(1, Ordering::SeqCst));
+        std::future::ready(if is_blob { content.clone().into_response() } else { manifest.clone().into_response() })
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, Router::new().fallback(answer)).await.unwrap() });
+    (address, downloads)
+}
+
+#[tokio::test]
+async fn an_image_with_many_tags_is_downloaded_once_and_after_a_restart_not_at_all() {
+    let (data_dir, (registry, downloads)) = (folder(), registry_with(module(1)).await);
+    let tagged = |tag: usize| reference(ModuleLocation::Oci(format!("{registry}/team/plugin:v{tag}")));
+    let wanted: BTreeSet<_> = (0..10).map(tagged).collect();
+    for _start in 0..2 {
+        let room = Running::start(data_dir.path(), &[]);
+        room.modules.want(wanted.clone(), &BTreeSet::new());
+        for reference in &wanted {
+            room.ready(reference, &module(1)).await;
+        }
+        assert_eq!(downloads.load(Ordering::SeqCst), 1);
+        room.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_module_in_the_store_is_not_given_to_who_names_its_digest_at_another_server() {
+    let (data_dir, server) = (folder(), Server::start(Answer::Body(module(1))).await);
+    let stranger = Server::start(Answer::Status(404)).await;
+    let (wanted, guessed) = (server.reference("a.wasm"), pinned(stranger.reference("a.wasm"), &module(1)));
+    let room = Running::start(data_dir.path(), &[]);
+    room.want([&wanted]);
+    room.ready(&wanted, &module(1)).await;
+    room.want([&wanted, &guessed]);
+    assert!(room.failed(&guessed).await.ends_with("404 Not Found"));
+}
+
+#[tokio::test]
+async fn an_edited_plugin_whose_policy_is_always_is_asked_for_again() {
+    let (data_dir, server) = (folder(), Server::start(Answer::Body(module(1))).await);
+    let (latest, once) = (always(server.reference("a.wasm")), server.reference("b.wasm"));
+    let refs = BTreeSet::from([latest.clone(), once.clone()]);
+    let room = Running::start(data_dir.path(), &[]);
+    room.modules.want(refs.clone(), &refs);
+    room.ready(&latest, &module(1)).await;
+    room.ready(&once, &module(1)).await;
+    server.set(Answer::Body(module(2)));
+    room.modules.want(refs.clone(), &refs);
+    room.ready(&latest, &module(2)).await;
+    room.ready(&once, &module(1)).await;
+    assert_eq!(server.requests(), 3);
+}

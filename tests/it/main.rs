@@ -23,6 +23,7 @@ mod real_program;
 mod real_questions;
 mod real_refusals;
 mod real_releases;
+mod real_registry;
 mod real_restart;
 mod real_tls;
 mod real_trouble;

@@ -13,7 +13,7 @@ use crate::support::envoy::{CHAIN, FILTER, NO_WASM, envoy, ready_bootstrap};
 use crate::support::http::{Response, get};
 use crate::support::load::Load;
 use crate::support::module_server::ModuleServer;
-use crate::support::registry::{Guard, Registry, registry};
+use crate::support::registry::{Guard, Image, Registry, registry};
 use crate::support::upstream::{TcpEcho, Upstream};
 use crate::support::{free_port, modules, wait_until};
 
@@ -228,14 +228,15 @@ async fn a_registry_serves_what_was_published_to_whom_it_should() {
     let Some(mut open) = registry(Guard::Nobody).await else { return };
     let path = format!("/v2/some/plugin/blobs/sha256:{}", Digest::of(b"{}"));
     let port = |registry: &Registry| registry.host().rsplit_once(':').unwrap().1.parse().unwrap();
-    open.publish("some/plugin", "v1", b"a manifest", &[b"{}".to_vec()]);
+    let image = Image { manifest: b"a manifest".to_vec(), blobs: vec![b"{}".to_vec()] };
+    open.publish("some/plugin", "v1", &image);
     assert_eq!(get(port(&open), &path).await.unwrap().body, "{}");
     let address = open.host();
     open.restart().await;
     assert_eq!(open.host(), address);
     for guard in [Guard::Passwords, Guard::Tokens] {
         let guarded = registry(guard).await.unwrap();
-        guarded.publish("some/plugin", "v1", b"a manifest", &[b"{}".to_vec()]);
+        guarded.publish("some/plugin", "v1", &image);
         assert_eq!(get(port(&guarded), &path).await.unwrap().status, 401, "{guard:?}");
     }
 }

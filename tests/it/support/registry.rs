@@ -3,9 +3,8 @@
 //! Who may in: `alice` everywhere, `bob` (tokens only) below `bob/`. [`Registry::publish`] writes an image straight into
 //! the registry's storage, so that tests of pulling need no push.
 
-#![allow(dead_code, reason = "not every kind of registry has its test yet")]
-
 mod binary;
+mod image;
 mod storage;
 mod tokens;
 
@@ -16,10 +15,10 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::process::Command;
 use wasmplane::commands::quickstart::LoggedProcess;
-use wasmplane::model::Digest;
 
+pub use self::image::{Image, image};
 use self::tokens::Certificate;
-pub use self::tokens::TokenServer;
+pub use self::tokens::{ALICE_REFRESH_TOKEN, TokenServer};
 use super::wait_until;
 
 pub const ALICE: User = User { name: "alice", password: "alice-secret" };
@@ -103,8 +102,7 @@ impl Registry {
         self.folder.path().join("tls.pem")
     }
 
-    /// Its storage, e.g. to look at or to damage.
-    pub fn storage(&self) -> PathBuf {
+    fn storage(&self) -> PathBuf {
         self.folder.path().join("data")
     }
 
@@ -125,14 +123,9 @@ impl Registry {
         .to_string()
     }
 
-    /// Puts an image there under a tag, or another one in its place: the digest of its manifest.
-    pub fn publish(&self, repository: &str, tag: &str, manifest: &[u8], blobs: &[Vec<u8>]) -> Digest {
-        storage::publish(&self.storage(), repository, Some(tag), manifest, blobs)
-    }
-
-    /// As [`Registry::publish`], without a tag: a child of an index, say.
-    pub fn publish_untagged(&self, repository: &str, manifest: &[u8], blobs: &[Vec<u8>]) -> Digest {
-        storage::publish(&self.storage(), repository, None, manifest, blobs)
+    /// Puts an image there under a tag, or another one in its place.
+    pub fn publish(&self, repository: &str, tag: &str, image: &Image) {
+        storage::publish(&self.storage(), repository, tag, image);
     }
 
     /// Ends it; its storage stays.

@@ -5,22 +5,21 @@ use std::path::Path;
 
 use wasmplane::model::Digest;
 
-/// Puts blobs, manifest and tag there; the manifest's digest.
-pub fn publish(storage: &Path, repository: &str, tag: Option<&str>, manifest: &[u8], blobs: &[Vec<u8>]) -> Digest {
+use super::Image;
+
+/// Puts blobs, manifest and tag there.
+pub fn publish(storage: &Path, repository: &str, tag: &str, image: &Image) {
     let root = storage.join("docker/registry/v2");
     let home = root.join("repositories").join(repository);
-    for blob in blobs {
+    for blob in &image.blobs {
         let digest = put_blob(&root, blob);
         link(&home.join(format!("_layers/sha256/{digest}")), &digest);
     }
-    let digest = put_blob(&root, manifest);
+    let digest = put_blob(&root, &image.manifest);
     link(&home.join(format!("_manifests/revisions/sha256/{digest}")), &digest);
-    if let Some(tag) = tag {
-        let tag = home.join("_manifests/tags").join(tag);
-        link(&tag.join(format!("index/sha256/{digest}")), &digest);
-        link(&tag.join("current"), &digest);
-    }
-    digest
+    let tag = home.join("_manifests/tags").join(tag);
+    link(&tag.join(format!("index/sha256/{digest}")), &digest);
+    link(&tag.join("current"), &digest);
 }
 
 fn put_blob(root: &Path, content: &[u8]) -> Digest {
