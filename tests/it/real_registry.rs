@@ -320,7 +320,8 @@ async fn an_image_runs_in_envoy_and_goes_on_after_a_restart_without_registry() {
     registry.publish("team/plugin", "v1", &image);
     let url = format!("oci://{}", registry.reference("team/plugin:v1"));
     scene.plugin("plugin", &url, json!({"imagePullSecret": "pull"}));
-    let failing = scene.until_status("default/plugin", "no secret", |status| status["moduleError"] != "").await;
+    let has_error = |status: &serde_json::Value| status["moduleError"].as_str().is_some_and(|it| !it.is_empty());
+    let failing = scene.until_status("default/plugin", "no secret", has_error).await;
     assert!(
         failing["moduleError"].as_str().unwrap().contains("imagePullSecret default/pull: there is no such"),
         "{failing}"
@@ -342,4 +343,43 @@ async fn an_image_runs_in_envoy_and_goes_on_after_a_restart_without_registry() {
     report.assert_untouched(2);
     let said = all_text(&scene.control.data()) + &scene.control.log();
     assert!(!said.contains(ALICE.password), "the password is on disk or in the log");
+}
+
+/// Sound Wasm of this size that no Envoy would take.
+fn large(number: u8, size: usize) -> Vec<u8> {
+    let mut section = Vec::from(*b"\x03pad");
+    section.resize(size, number);
+    let mut module = Vec::from(*b"\0asm\x01\0\0\0\0");
+    let mut rest = section.len();
+    while rest >= 0x80 {
+        module.push((rest & 0x7f) as u8 | 0x80);
+        rest >>= 7;
+    }
+    module.push(rest as u8);
+    [module, section].concat()
+}
+
+#[tokio::test]
+async fn ten_large_modules_are_pulled_in_little_memory() {
+    const SIZE: usize = 50 << 20;
+    let Some(registry) = registry(Guard::Nobody).await else { return };
+    for number in 0..10 {
+        registry.publish(&format!("large-{number}"), "v1", &image(&large(number, SIZE)));
+    }
+    let scene = Scene::start().await;
+    let before = scene.control.peak_memory();
+    for number in 0..10 {
+        let url = format!("oci://{}", registry.reference(&format!("large-{number}:v1")));
+        scene.plugin(&format!("large-{number}"), &url, json!({}));
+    }
+    for number in 0..10 {
+        let id = format!("default/large-{number}");
+        let refused = |status: &serde_json::Value| {
+            status["moduleError"].as_str().is_some_and(|it| it.contains("not a proxy-wasm plugin"))
+        };
+        scene.until_status(&id, "inspected and refused", refused).await;
+    }
+    // Two at a time from one registry; all ten at once would be 500 MB.
+    let grown = scene.control.peak_memory() - before;
+    assert!(grown < 5 * SIZE as u64, "it took {} MB more", grown >> 20);
 }

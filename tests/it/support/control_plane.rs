@@ -171,6 +171,14 @@ impl ControlPlane {
         wasmplane(&[arguments, &["--server", &server]].concat()).await
     }
 
+    /// The most memory that it had at once since its last start, in bytes.
+    pub fn peak_memory(&self) -> u64 {
+        let id = self.process.as_ref().and_then(LoggedProcess::id).expect("it runs");
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("it runs, on Linux");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.strip_suffix("kB"));
+        line.and_then(|kib| kib.trim().parse::<u64>().ok()).expect("the kernel counts it") << 10
+    }
+
     /// What it logged since its last start.
     pub fn log(&self) -> String {
         self.process.as_ref().expect("it runs").log()
