@@ -9,7 +9,7 @@ use super::archive::{Tally, walk};
 use super::error::{ImageError, listed, shown};
 use super::limits::{Budget, CUT, UnpackLimits, bytes};
 use super::maistra::{MANIFEST_LIMIT, ManifestDefaults};
-use super::packing::{open, read_limited};
+use super::packing::open;
 use super::path;
 use super::tree::{Layer, Lost, Place, Tree};
 use super::{Consumer, Extracted, Layout};
@@ -157,12 +157,13 @@ impl<'a> Container<'a> {
         let (what, content) = &self.layers[place.layer];
         let budget = Budget::new(&self.limits);
         let opened = open(what, content, self.limits.nesting, &budget)?;
-        let mut found = Vec::new();
+        // All at once, where growing would take twice as much for a moment; at most the limit, as was checked.
+        let mut found = Vec::with_capacity(usize::try_from(place.size).unwrap_or_default());
         walk(what, opened.reader, &budget, &mut Tally::default(), |entry, reader| {
             if entry.number < place.entry {
                 return Ok(ControlFlow::Continue(()));
             }
-            found = read_limited(reader, what, &budget)?;
+            reader.read_to_end(&mut found).map_err(|error| budget.judge(what, &error))?;
             Ok(ControlFlow::Break(()))
         })?;
         if found.len() as u64 != place.size {

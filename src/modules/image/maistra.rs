@@ -137,6 +137,9 @@ impl Fields {
             Some(Value::String(text)) if path::parts(text.as_bytes()).any(|part| part == b"..") => {
                 Err(wrong(format!("module is {}: a path without .. is needed", shown(text.as_bytes()))))
             }
+            Some(Value::String(text)) if path::parts(text.as_bytes()).eq([b"manifest.yaml"]) => {
+                Err(wrong("module is manifest.yaml itself: it should be the module's path in the image"))
+            }
             Some(Value::String(text)) => Ok(text.clone()),
             Some(other) => {
                 Err(wrong(format!("module is {}, and should be the module's path in the image", json(other))))
@@ -212,6 +215,10 @@ mod tests {
             ("priority: 3000000000", "priority is 3000000000, and should be a whole number of 32 bits".to_owned()),
             ("module: \"\"", "module is empty: it should be the module's path in the image".to_owned()),
             ("module: a/../../b", "module is a/../../b: a path without .. is needed".to_owned()),
+            (
+                "module: ./manifest.yaml",
+                "module is manifest.yaml itself: it should be the module's path in the image".to_owned(),
+            ),
             ("module: 7", "module is 7, and should be the module's path in the image".to_owned()),
             ("name: {a: b}", "name is {\"a\":\"b\"}, and should be text".to_owned()),
         ];
