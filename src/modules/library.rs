@@ -228,6 +228,11 @@ impl Library {
         checked
     }
 
+    #[cfg(test)]
+    pub fn is_held(&self, digest: &Digest) -> bool {
+        self.held(digest).is_some()
+    }
+
     fn held(&self, digest: &Digest) -> Option<Checked> {
         self.shelf().get(digest)?.held()
     }

@@ -396,6 +396,12 @@ async fn a_store_without_room_keeps_what_is_wanted_and_loses_what_was() {
     room.want([&first, &third]);
     room.ready(&first, &module(1)).await;
     room.ready(&third, &module(2)).await;
+    // The keeper that was told to stop holds its module until it has.
+    room.want([&third]);
+    let first_digest = Digest::of(&module(1));
+    while room.modules.0.library.is_held(&first_digest) {
+        tokio::task::yield_now().await;
+    }
     server.set(Answer::Body(module(3)));
     room.want([&third, &always(second.clone())]);
     room.ready(&always(second.clone()), &module(3)).await;

@@ -5,7 +5,7 @@ use wasmplane::model::Digest;
 
 use crate::support::control_plane::{Printed, wasmplane};
 use crate::support::modules;
-use crate::support::registry::{Guard, registry};
+use crate::support::registry::{Guard, Image, registry};
 
 fn descriptor(media_type: &str, blob: &[u8]) -> Value {
     json!({"mediaType": media_type, "digest": format!("sha256:{}", Digest::of(blob)), "size": blob.len()})
@@ -23,15 +23,14 @@ fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
 }
 
 /// A container image of one layer.
-fn image(layer: &[u8]) -> Vec<u8> {
-    json!({
+fn image(layer: &[u8]) -> Image {
+    let manifest = json!({
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.manifest.v1+json",
         "config": descriptor("application/vnd.oci.image.config.v1+json", b"{}"),
         "layers": [descriptor("application/vnd.oci.image.layer.v1.tar", layer)],
-    })
-    .to_string()
-    .into_bytes()
+    });
+    Image { manifest: manifest.to_string().into_bytes(), blobs: vec![b"{}".to_vec(), layer.to_vec()] }
 }
 
 async fn inspect(arguments: &[&str]) -> Printed {
@@ -45,7 +44,8 @@ async fn an_image_is_inspected_with_its_digests_its_layout_and_its_defaults() {
     let manifest =
         b"schemaVersion: 1\nname: mine\nversion: 1.0.0\nphase: PreAuthZ\npriority: 100\nmodule: extension.wasm\n";
     let layer = tar(&[("manifest.yaml", manifest), ("extension.wasm", &module)]);
-    let digest = registry.publish("acme/mine", "1", &image(&layer), &[b"{}".to_vec(), layer]);
+    let image_of_mine = image(&layer);
+    registry.publish("acme/mine", "1", &image_of_mine);
 
     let reference = registry.reference("acme/mine:1");
     let reference = format!("oci://{}", reference.trim_start_matches("oci://"));
@@ -57,7 +57,7 @@ async fn an_image_is_inspected_with_its_digests_its_layout_and_its_defaults() {
         "module": "extension.wasm",
     });
     assert_eq!((&report["layout"], &report["defaults"]), (&json!("maistra"), &defaults), "{report:#}");
-    assert_eq!(report["image"], digest.to_string());
+    assert_eq!(report["image"], Digest::of(&image_of_mine.manifest).to_string());
     assert_eq!(report["sha256"], Digest::of(&module).to_string());
     let older = inspect(&["--envoy", "1.36", &reference]).await;
     assert_eq!(older.code, Some(1), "{older:?}");
@@ -65,7 +65,7 @@ async fn an_image_is_inspected_with_its_digests_its_layout_and_its_defaults() {
 
     // No module in it, no such tag, nobody there: 2, and one line that says so.
     let empty = tar(&[("README", b"nothing")]);
-    registry.publish("acme/empty", "1", &image(&empty), &[b"{}".to_vec(), empty]);
+    registry.publish("acme/empty", "1", &image(&empty));
     for name in [
         reference.replace("acme/mine:1", "acme/empty:1"),
         reference.replace("mine:1", "mine:2"),

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use serde_json::{Value, json};
 use wasmplane::model::Digest;
 
-use super::registry::Registry;
+use super::registry::{self, Registry};
 
 const OCI: &str = "application/vnd.oci.image.manifest.v1+json";
 const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -17,7 +17,7 @@ const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 const DOCKER_TAR: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
 const RAW: &str = "application/wasm";
 
-/// What a registry holds of an image.
+/// What a registry holds of a reference.
 #[derive(Clone, Debug)]
 pub struct Image {
     pub manifest: Vec<u8>,
@@ -27,12 +27,13 @@ pub struct Image {
 }
 
 impl Image {
-    /// Puts it into the registry: the digest of its manifest.
-    pub fn publish(&self, registry: &Registry, repository: &str, tag: &str) -> Digest {
-        for child in &self.children {
-            registry.publish_untagged(repository, &child.manifest, &child.blobs);
+    /// Puts it into the registry; an index's images have tags of their own.
+    pub fn publish(&self, registry: &Registry, repository: &str, tag: &str) {
+        for (number, child) in self.children.iter().enumerate() {
+            child.publish(registry, repository, &format!("{tag}-{number}"));
         }
-        registry.publish(repository, tag, &self.manifest, &self.blobs)
+        let stored = registry::Image { manifest: self.manifest.clone(), blobs: self.blobs.clone() };
+        registry.publish(repository, tag, &stored);
     }
 }
 
