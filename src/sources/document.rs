@@ -222,20 +222,23 @@ fn secret(file: &Path, document: &Node) -> Option<Declaration> {
     report.name("Secret".to_owned(), None);
     let root = Field { path: String::new(), node: document };
     let root = if is_ours { root.object(&pull_secret::FIELDS, &mut report) } else { root.as_object() }?;
-    let metadata = metadata::read(&root, &mut report);
+    let Metadata { namespace, name, is_sound, .. } = metadata::read(&root, &mut report);
+    let identity = Identity::Secret(namespace.to_owned(), name.to_owned());
+    if !name.is_empty() {
+        report.name(identity.to_string(), None);
+    }
     if !is_ours {
-        report.faults.clear();
+        if !is_sound {
+            return None;
+        }
+        report = Report::new(file, document);
     }
-    if !metadata.is_sound {
-        return is_ours.then(|| Declaration::new(document, None, None, report));
-    }
-    let identity = Identity::Secret(metadata.namespace.to_owned(), metadata.name.to_owned());
-    report.name(identity.to_string(), None);
     let secret = pull_secret::read(&root, &mut report);
+    let content = secret.map(|secret| Content::Secret(secret.into()));
     Some(Declaration {
         // What is remembered on disk never holds credentials; the modules that they got are remembered.
         text: String::new(),
-        ..Declaration::new(document, Some(identity), secret.map(|secret| Content::Secret(secret.into())), report)
+        ..Declaration::new(document, is_sound.then_some(identity), content, report)
     })
 }
 
