@@ -12,6 +12,7 @@ use wasmplane::model::Digest;
 
 use crate::support::control_plane::wasmplane;
 use crate::support::envoy::{CHAIN, FILTER};
+use crate::support::http::Response;
 use crate::support::scene::Scene;
 
 const LANGUAGES: [&str; 4] = ["assemblyscript", "c", "go", "rust"];
@@ -86,11 +87,14 @@ async fn a_plugin_of_each_language_is_built_inspected_run_edited_and_refused() {
             scene.until_all(&format!("default/{language}"), "rejected", 1).await;
             let answer = scene.get().await.unwrap();
             assert_eq!((answer.status, answer.header(&header)), (200, Some("two, with a comma")));
+            // Envoy acknowledges before each of its workers has taken the configuration over.
             edit("three");
+            scene.until_header(&header, Some("three")).await;
             scene.until_all(&format!("default/{language}"), "programmed", 1).await;
         }
-        let answer = scene.get().await.unwrap();
-        let seen: Vec<_> = modules.iter().map(|(language, _)| answer.header(&format!("x-{language}"))).collect();
-        assert_eq!(seen, vec![Some("three"); modules.len()]);
+        let has_all = |answer: &Response| {
+            modules.iter().all(|(language, _)| answer.header(&format!("x-{language}")) == Some("three"))
+        };
+        scene.until("an answer through all of them", has_all).await;
     }
 }
