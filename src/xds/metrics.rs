@@ -20,6 +20,7 @@ pub struct Metrics {
     nacks: Family<Labels, Counter>,
     refused_streams: Family<Labels, Counter>,
     failed_handshakes: Counter,
+    oversized: Family<Labels, Counter>,
 }
 
 impl Metrics {
@@ -29,6 +30,11 @@ impl Metrics {
         registry.register("xds_acks", "Resources acknowledged", self.acks.clone());
         registry.register("xds_nacks", "Resources refused", self.nacks.clone());
         registry.register("xds_streams_refused", "Discovery streams not taken in", self.refused_streams.clone());
+        registry.register(
+            "xds_oversized_responses",
+            "Discovery responses above --max-response-bytes, which could not be split",
+            self.oversized.clone(),
+        );
         registry.register("xds_tls_handshakes_failed", "TLS handshakes that failed", self.failed_handshakes.clone());
     }
 
@@ -54,6 +60,10 @@ impl Metrics {
 
     pub(super) fn responded(&self, resource_type: ResourceType) {
         self.responses.get_or_create(&type_label(resource_type)).inc();
+    }
+
+    pub(super) fn oversized(&self, resource_type: ResourceType) {
+        self.oversized.get_or_create(&type_label(resource_type)).inc();
     }
 
     pub(super) fn acknowledged(&self, resource_type: ResourceType) {

@@ -20,6 +20,7 @@ mod server;
 mod session;
 mod size;
 mod sotw;
+mod split;
 mod stream;
 mod subscription;
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::time::Instant;
 use super::delivery::{Delivery, Outcome};
 use super::held::{Accepted, TypeState};
 use super::session::{Protocol, Reaction, Response, Session};
+use super::split::split;
 use crate::snapshot::{Resource, ResourceType, Snapshot, Version};
 
 pub(super) type Target = BTreeMap<String, Arc<Resource>>;
@@ -55,8 +56,14 @@ impl Session {
             self.has_sent_all = false;
             return;
         }
-        self.types.get_mut(&resource_type).expect("looked up above").begin(version_of(&target));
+        let set = version_of(&target);
+        let state = self.types.get_mut(&resource_type).expect("looked up above");
+        state.begin(set.clone());
+        let may_be_partial = matches!(resource_type, ResourceType::Route | ResourceType::Endpoint);
         match self.protocol {
+            Protocol::Sotw if may_be_partial && !state.subscription.is_wildcard => {
+                self.send_parts(resource_type, due, &set, now, reaction);
+            }
             Protocol::Sotw => self.send(resource_type, target.into_values().collect(), Vec::new(), now, reaction),
             Protocol::Delta => self.send_split(resource_type, due, [removed, missing].concat(), now, reaction),
         }
@@ -180,27 +187,40 @@ impl Session {
         adds_clusters || unsettled
     }
 
-    /// Sends in as many responses as the limit on their size demands; what is removed goes with the first.
+    /// Delta: sends in as many responses as the limit on their size demands; what is removed goes first.
     fn send_split(
         &mut self,
         resource_type: ResourceType,
         resources: Vec<Arc<Resource>>,
-        mut removed: Vec<String>,
+        removed: Vec<String>,
         now: Instant,
         reaction: &mut Reaction,
     ) {
-        let mut batch: Vec<Arc<Resource>> = Vec::new();
-        let mut bytes = 0;
-        for resource in resources {
-            let len = resource.delta_field().len();
-            if !batch.is_empty() && bytes + len > self.limits.max_response_bytes {
-                self.send(resource_type, std::mem::take(&mut batch), std::mem::take(&mut removed), now, reaction);
-                bytes = 0;
-            }
-            bytes += len;
-            batch.push(resource);
+        for (resources, removed) in split(resources, removed, self.limits.max_response_bytes) {
+            self.send(resource_type, resources, removed, now, reaction);
         }
-        self.send(resource_type, batch, removed, now, reaction);
+    }
+
+    /// State of the world, routes and endpoints: sends what is due and nothing else, as a response need not be complete
+    /// (S20); the client then holds `set`.
+    fn send_parts(
+        &mut self,
+        resource_type: ResourceType,
+        due: Vec<Arc<Resource>>,
+        set: &Version,
+        now: Instant,
+        reaction: &mut Reaction,
+    ) {
+        let parts = split(due, Vec::new(), self.limits.max_response_bytes);
+        let count = parts.len();
+        for (number, (part, removed)) in parts.into_iter().enumerate() {
+            // Whoever refuses one part and accepts the next must not say at its next connection that it holds the set.
+            let version = match count {
+                1 => set.clone(),
+                _ => Version::of_text(&format!("{number} of {count} of {set}")),
+            };
+            self.send_as(resource_type, part, removed, Some(version), now, reaction);
+        }
     }
 
     pub(super) fn send(
@@ -211,11 +231,23 @@ impl Session {
         now: Instant,
         reaction: &mut Reaction,
     ) {
+        let version_info = (self.protocol == Protocol::Sotw).then(|| self.version_after(resource_type, &resources));
+        self.send_as(resource_type, resources, removed, version_info, now, reaction);
+    }
+
+    fn send_as(
+        &mut self,
+        resource_type: ResourceType,
+        resources: Vec<Arc<Resource>>,
+        removed: Vec<String>,
+        version_info: Option<Version>,
+        now: Instant,
+        reaction: &mut Reaction,
+    ) {
         if resource_type == ResourceType::Listener {
             self.named.extend(resources.iter().flat_map(|listener| extension_names(listener)).map(str::to_owned));
         }
         let nonce = self.take_nonce();
-        let version_info = (self.protocol == Protocol::Sotw).then(|| self.version_after(resource_type, &resources));
         let response =
             Response { resource_type, nonce, version_info, resources, removed, sent_at: now, counts_refused: false };
         let state = self.types.get_mut(&resource_type).expect("only subscribed types are sent");

@@ -278,7 +278,11 @@ impl<R: DiscoveryMessage> DiscoveryStream<R> {
         for response in reaction.responses {
             self.shared.metrics.responded(response.resource_type);
             let frames = wire::frames(R::PROTOCOL, &response);
-            client.recorder.responded(&response, frames.iter().map(Bytes::len).sum());
+            let bytes = frames.iter().map(Bytes::len).sum();
+            if bytes > self.shared.limits.max_response_bytes {
+                self.shared.metrics.oversized(response.resource_type);
+            }
+            client.recorder.responded(&response, bytes);
             self.outgoing.extend(frames);
         }
         self.wake = reaction.wake_at.map(|at| Box::pin(tokio::time::sleep_until(Instant::from_std(at))));

@@ -230,7 +230,7 @@ fn unsubscription_is_applied_after_subscription() {
 #[test]
 fn a_large_answer_is_split_and_waits_for_every_part() {
     let mut client = client([]);
-    client.session.limits.max_response_bytes = 150;
+    client.session.limits.max_response_bytes = 256 + 150;
     client.publish(snapshot(["a", "b", "c"].map(|name| cluster(name, "1"))));
     client.subscribe(Cluster, &[]); // D30
     assert_eq!(client.received(), ["cds a@1 b@1", "cds c@1"]);
