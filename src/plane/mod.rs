@@ -108,7 +108,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
     let (changes, changed) = tokio::sync::watch::channel(0);
     let (ready, is_ready) = tokio::sync::watch::channel(false);
     let recordings = xds::Recordings::default();
-    let rollouts = Rollouts::new();
+    let (rollouts, serves) = (Rollouts::new(), is_ready.clone());
     let following = rollouts.clone().run(queries.clone(), changed, shutdown.clone());
     let state = AdminState {
         queries,
@@ -123,6 +123,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
         admission: settings.admission,
         transport: xds::Transport { tls, max_connection_age: settings.max_connection_age },
         recordings,
+        ready: Some(serves),
     };
 
     let mut tasks = Tasks::new(shutdown.clone());

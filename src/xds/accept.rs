@@ -11,6 +11,7 @@ use hyper::rt::{Read, Write};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -18,7 +19,8 @@ use tokio_util::task::TaskTracker;
 use tonic::Status;
 use tower::Service as _;
 
-use super::server::router;
+use super::health::Health;
+use super::server::{router, services};
 use super::stream::Shared;
 use super::tls::{self, Tls};
 
@@ -33,6 +35,8 @@ const FLUSHED_WITHIN: Duration = Duration::from_secs(5);
 /// A client has the first word in TLS, and calls something at once.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
 const FIRST_CALL_WITHIN: Duration = Duration::from_secs(30);
+/// How often the wall clock is asked whether a certificate has ended: it may have been set meanwhile.
+const CLOCK_LOOK: Duration = Duration::from_secs(60);
 
 /// What the port is run with.
 #[derive(Default)]
@@ -95,10 +99,13 @@ pub(super) async fn serve(
     listener: TcpListener,
     transport: Transport,
     shared: Arc<Shared>,
+    ready: Option<watch::Receiver<bool>>,
     shutdown: CancellationToken,
 ) {
     let tls = transport.tls.map(Arc::new);
-    let door = Door { router: router(&shared), max_age: transport.max_connection_age, shared, shutdown };
+    let health = Health::of(services()).await;
+    let mut follow_health = std::pin::pin!(health.follow(ready, shutdown.clone()));
+    let door = Door { router: router(&shared, &health), max_age: transport.max_connection_age, shared, shutdown };
     let connections = TaskTracker::new();
     let mut follow_files = std::pin::pin!(follow(tls.clone()));
     loop {
@@ -106,6 +113,7 @@ pub(super) async fn serve(
             accepted = listener.accept() => accepted,
             () = door.shutdown.cancelled() => break,
             () = &mut follow_files => unreachable!("the files are followed for ever"),
+            () = &mut follow_health => unreachable!("health is followed for ever"),
         };
         match accepted {
             Ok((socket, peer)) => {
@@ -119,7 +127,10 @@ pub(super) async fn serve(
         }
     }
     connections.close();
-    connections.wait().await;
+    tokio::select! {
+        () = connections.wait() => {}
+        () = &mut follow_health => unreachable!("health is followed for ever"),
+    }
 }
 
 async fn follow(tls: Option<Arc<Tls>>) {
@@ -142,7 +153,8 @@ async fn welcome(door: Door, socket: TcpStream, peer: SocketAddr, tls: Option<Ar
     if let Err(error) = socket.set_nodelay(true) {
         tracing::debug!(%peer, %error, "nodelay not set");
     }
-    let ends = door.max_age.map(|age| (Instant::now() + jittered(age), Leave::Age));
+    let age = door.max_age.map(|age| Instant::now() + jittered(age));
+    let ends = Ends { age, certificate: None };
     let Some(config) = tls else {
         return serve_connection(door, TokioIo::new(socket), peer, ends).await;
     };
@@ -153,8 +165,7 @@ async fn welcome(door: Door, socket: TcpStream, peer: SocketAddr, tls: Option<Ar
     };
     match accepted {
         Ok(Ok(stream)) => {
-            let expires = tls::expiry(stream.get_ref().1).map(|at| (instant(at), Leave::Expired));
-            let ends = ends.into_iter().chain(expires).min_by_key(|(at, _)| *at);
+            let ends = Ends { certificate: tls::expiry(stream.get_ref().1), ..ends };
             serve_connection(door, TokioIo::new(stream), peer, ends).await;
         }
         Ok(Err(error)) => {
@@ -168,11 +179,21 @@ async fn welcome(door: Door, socket: TcpStream, peer: SocketAddr, tls: Option<Ar
     }
 }
 
-/// The moment of a wall-clock time, as of now.
-fn instant(at: SystemTime) -> Instant {
-    /// Instants cannot be much further away.
-    const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
-    Instant::now() + at.duration_since(SystemTime::now()).unwrap_or_default().min(YEAR)
+/// When a connection is asked to leave, whatever happens on it.
+#[derive(Clone, Copy)]
+struct Ends {
+    age: Option<Instant>,
+    /// The end of the certificate that the client has shown, by the wall clock.
+    certificate: Option<SystemTime>,
+}
+
+/// Waits for a time of the wall clock, which may be set forward or back while waiting.
+async fn until(at: SystemTime, wall_clock: impl Fn() -> SystemTime) {
+    while let Ok(left) = at.duration_since(wall_clock())
+        && !left.is_zero()
+    {
+        tokio::time::sleep(left.min(CLOCK_LOOK)).await;
+    }
 }
 
 /// A tenth more or less, so that connections that began together do not end together.
@@ -180,7 +201,7 @@ fn jittered(age: Duration) -> Duration {
     age.mul_f64(0.9 + fastrand::f64() / 5.0)
 }
 
-async fn serve_connection(door: Door, io: impl Read + Write + Unpin, peer: SocketAddr, ends: Option<(Instant, Leave)>) {
+async fn serve_connection(door: Door, io: impl Read + Write + Unpin, peer: SocketAddr, ends: Ends) {
     let farewell = Farewell::new();
     let has_called = Arc::new(AtomicBool::new(false));
     let service = {
@@ -217,13 +238,16 @@ async fn serve_connection(door: Door, io: impl Read + Write + Unpin, peer: Socke
     }
 }
 
-async fn time_to_leave(shutdown: &CancellationToken, has_called: &AtomicBool, ends: Option<(Instant, Leave)>) -> Leave {
-    let end = async {
-        match ends {
-            Some((at, leave)) => {
-                tokio::time::sleep_until(at).await;
-                leave
-            }
+async fn time_to_leave(shutdown: &CancellationToken, has_called: &AtomicBool, ends: Ends) -> Leave {
+    let age = async {
+        match ends.age {
+            Some(at) => tokio::time::sleep_until(at).await,
+            None => std::future::pending().await,
+        }
+    };
+    let certificate = async {
+        match ends.certificate {
+            Some(at) => until(at, SystemTime::now).await,
             None => std::future::pending().await,
         }
     };
@@ -235,7 +259,46 @@ async fn time_to_leave(shutdown: &CancellationToken, has_called: &AtomicBool, en
     };
     tokio::select! {
         () = shutdown.cancelled() => Leave::Shutdown,
-        leave = end => leave,
+        () = age => Leave::Age,
+        () = certificate => Leave::Expired,
         () = silence => Leave::Idle,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    /// A wall clock that a test sets; it does not go by itself.
+    struct Clock(Mutex<SystemTime>);
+
+    impl Clock {
+        fn set(&self, at: SystemTime) {
+            *self.0.lock().unwrap() = at;
+        }
+
+        fn read(&self) -> SystemTime {
+            *self.0.lock().unwrap()
+        }
+    }
+
+    async fn is_over(waiting: &mut (impl Future<Output = ()> + Unpin)) -> bool {
+        tokio::time::timeout(2 * CLOCK_LOOK, waiting).await.is_ok()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_certificate_ends_by_the_wall_clock_although_that_was_set_meanwhile() {
+        let end = SystemTime::UNIX_EPOCH + 100 * HOUR;
+        let clock = Clock(Mutex::new(end - HOUR));
+        let mut waiting = Box::pin(until(end, || clock.read()));
+        assert!(!is_over(&mut waiting).await);
+        clock.set(end - 50 * HOUR);
+        assert!(!is_over(&mut waiting).await);
+        clock.set(end + HOUR);
+        assert!(is_over(&mut waiting).await);
     }
 }

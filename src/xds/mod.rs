@@ -10,6 +10,7 @@ mod delivery;
 mod delta;
 mod extensions;
 mod fleet;
+mod health;
 mod held;
 mod message;
 mod metrics;
@@ -31,6 +32,7 @@ mod wire;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use admission::Admission;
@@ -53,6 +55,8 @@ pub struct Options {
     pub transport: Transport,
     /// Where the last messages of each stream are kept.
     pub recordings: Recordings,
+    /// Whether streams are answered by now, for gRPC health; from the start on without.
+    pub ready: Option<watch::Receiver<bool>>,
 }
 
 /// Serves discovery, gRPC health and reflection until `shutdown`, then ends every stream with UNAVAILABLE.
@@ -72,5 +76,5 @@ pub async fn serve(
         admission,
         recordings: options.recordings,
     };
-    accept::serve(listener, options.transport, Arc::new(shared), shutdown).await;
+    accept::serve(listener, options.transport, Arc::new(shared), options.ready, shutdown).await;
 }

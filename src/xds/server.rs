@@ -15,6 +15,7 @@ use tonic::{Status, Streaming};
 use tonic_prost::ProstDecoder;
 
 use super::fleet::Service;
+use super::health::Health;
 use super::message::DiscoveryMessage;
 use super::stream::{DiscoveryStream, Guest, Shared};
 use crate::snapshot::ResourceType;
@@ -69,20 +70,22 @@ const SERVICES: [(&str, Service, &str, &str); 6] = [
 
 const OTHER_SERVICES: [&str; 2] = ["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection"];
 
+/// The names of the discovery services.
+pub(super) fn services() -> [&'static str; SERVICES.len()] {
+    SERVICES.map(|(name, ..)| name)
+}
+
 /// The discovery services, health and reflection.
-pub(super) fn router(shared: &Arc<Shared>) -> Router {
-    let (health_reporter, health) = tonic_health::server::health_reporter();
-    // Reporting only fills a map: the future is ready at once.
-    drop(health_reporter);
+pub(super) fn router(shared: &Arc<Shared>, health: &Health) -> Router {
     let mut reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(DISCOVERY_DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
     // Envoy's files define more services than are served.
-    for name in SERVICES.map(|(name, ..)| name).into_iter().chain(OTHER_SERVICES) {
+    for name in services().into_iter().chain(OTHER_SERVICES) {
         reflection = reflection.with_service_name(name);
     }
     let reflection = reflection.build_v1().expect("the build wrote valid descriptors");
-    let mut router = tonic::service::Routes::new(health).add_service(reflection).into_axum_router();
+    let mut router = tonic::service::Routes::new(health.service()).add_service(reflection).into_axum_router();
     for (name, service, sotw, delta) in SERVICES {
         let open = |method: &str| format!("/{name}/{method}");
         let discovery = Discovery { service, shared: shared.clone() };
