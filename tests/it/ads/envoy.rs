@@ -8,7 +8,6 @@ use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service
 use envoy_types::pb::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
 };
-use envoy_types::pb::google::rpc;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::transport::{Channel, Endpoint};
@@ -56,6 +55,19 @@ impl<Q, R> Stream<Q, R> {
         soon(self.responses.message()).await.unwrap().expect("the stream has ended")
     }
 
+    /// Closes the client's side: all that still comes, and how the stream ends.
+    pub async fn rest(&mut self) -> (Vec<R>, Status) {
+        self.requests = mpsc::unbounded_channel().0;
+        let mut rest = Vec::new();
+        loop {
+            match soon(self.responses.message()).await {
+                Ok(Some(response)) => rest.push(response),
+                Ok(None) => return (rest, Status::ok("")),
+                Err(status) => return (rest, status),
+            }
+        }
+    }
+
     /// How the stream ends.
     pub async fn end(&mut self) -> Status {
         match soon(self.responses.message()).await {
@@ -68,7 +80,11 @@ impl<Q, R> Stream<Q, R> {
 
 impl Sotw {
     pub async fn ads(url: &str) -> Self {
-        let mut client = AggregatedDiscoveryServiceClient::new(channel(url).await).max_decoding_message_size(64 << 20);
+        Self::ads_on(channel(url).await).await
+    }
+
+    pub async fn ads_on(channel: Channel) -> Self {
+        let mut client = AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(64 << 20);
         Self::open(async move |requests| client.stream_aggregated_resources(requests).await).await
     }
 
@@ -85,25 +101,12 @@ impl Sotw {
 
 impl Delta {
     pub async fn ads(url: &str) -> Self {
-        let mut client = AggregatedDiscoveryServiceClient::new(channel(url).await);
+        Self::ads_on(channel(url).await).await
+    }
+
+    pub async fn ads_on(channel: Channel) -> Self {
+        let mut client = AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(64 << 20);
         Self::open(async move |requests| client.delta_aggregated_resources(requests).await).await
-    }
-
-    pub fn ack(&self, response: &DeltaDiscoveryResponse) {
-        self.answer(response, None);
-    }
-
-    pub fn nack(&self, response: &DeltaDiscoveryResponse, message: &str) {
-        self.answer(response, Some(rpc::Status { message: message.into(), ..rpc::Status::default() }));
-    }
-
-    fn answer(&self, response: &DeltaDiscoveryResponse, error_detail: Option<rpc::Status>) {
-        self.send(DeltaDiscoveryRequest {
-            type_url: response.type_url.clone(),
-            response_nonce: response.nonce.clone(),
-            error_detail,
-            ..DeltaDiscoveryRequest::default()
-        });
     }
 }
 
@@ -127,10 +130,10 @@ pub fn delta(node_id: &str, resource_type: ResourceType, names: &[&str]) -> Delt
     }
 }
 
-fn node(id: &str) -> Option<Node> {
+pub fn node(id: &str) -> Option<Node> {
     (!id.is_empty()).then(|| Node { id: id.into(), ..Node::default() })
 }
 
-fn strings(names: &[&str]) -> Vec<String> {
+pub fn strings(names: &[&str]) -> Vec<String> {
     names.iter().map(ToString::to_string).collect()
 }

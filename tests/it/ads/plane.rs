@@ -1,15 +1,19 @@
 //! A control plane without the rest: serves one snapshot to everybody, and keeps what it is told.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
-use tokio::net::TcpListener;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::registry::Registry;
+use tokio::net::TcpSocket;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use wasmplane::snapshot::{Extension, Extensions, Resource, ResourceType, Rope, Snapshot, Version};
-use wasmplane::xds::{Connection, Fleet, Hello, Metrics, Options, Report, StreamId};
+use wasmplane::xds::{Connection, Fleet, Hello, Metrics, Options, Recordings, Report, Said, StreamId};
+
+use crate::support::wait_until;
 
 pub struct Plane {
     pub url: String,
@@ -17,6 +21,10 @@ pub struct Plane {
     pub hellos: mpsc::UnboundedReceiver<Hello>,
     pub shutdown: CancellationToken,
     pub served: JoinHandle<()>,
+    pub metrics: Metrics,
+    recordings: Recordings,
+    /// Streams that have introduced themselves.
+    streams: Arc<AtomicU64>,
     snapshots: watch::Sender<Option<Arc<Snapshot>>>,
 }
 
@@ -28,15 +36,20 @@ impl Plane {
 
     /// One whose port is run otherwise; its sources are not loaded yet.
     pub async fn run(options: Options) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        // As the control plane itself: a fleet comes back at once.
+        let listener = socket.listen(4096).unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let snapshots = watch::Sender::new(None);
+        let (snapshots, streams) = (watch::Sender::new(None), Arc::<AtomicU64>::default());
         let (report_to, reports) = mpsc::unbounded_channel();
         let (hello_to, hellos) = mpsc::unbounded_channel();
-        let fleet = OneForAll { snapshots: snapshots.subscribe(), report_to, hello_to, next: AtomicU64::new(1) };
+        let fleet = OneForAll { snapshots: snapshots.subscribe(), report_to, hello_to, streams: streams.clone() };
+        let (metrics, recordings) = (Metrics::default(), options.recordings.clone());
         let shutdown = CancellationToken::new();
-        let serving = wasmplane::xds::serve(listener, Arc::new(fleet), options, Metrics::default(), shutdown.clone());
-        Self { url, reports, hellos, shutdown, served: tokio::spawn(serving), snapshots }
+        let serving = wasmplane::xds::serve(listener, Arc::new(fleet), options, metrics.clone(), shutdown.clone());
+        let served = tokio::spawn(serving);
+        Self { url, reports, hellos, shutdown, served, metrics, recordings, streams, snapshots }
     }
 
     pub async fn serving(resources: impl IntoIterator<Item = Resource>) -> Self {
@@ -45,8 +58,48 @@ impl Plane {
         plane
     }
 
-    pub fn publish(&self, resources: impl IntoIterator<Item = Resource>) {
-        self.snapshots.send_replace(Some(Arc::new(snapshot(resources))));
+    /// What is served from now on; alive as long as somebody has use for it.
+    pub fn publish(&self, resources: impl IntoIterator<Item = Resource>) -> Weak<Snapshot> {
+        let snapshot = Arc::new(snapshot(resources));
+        let published = Arc::downgrade(&snapshot);
+        self.snapshots.send_replace(Some(snapshot));
+        published
+    }
+
+    /// Waits until the streams of that node have asked so often, and answered so many responses.
+    pub async fn until_heard(&self, node_id: &str, asked: usize, answered: usize) {
+        let streams = || (1..=self.streams.load(Ordering::Relaxed)).map(StreamId).collect::<Vec<_>>();
+        let is_request = |said: &Said| matches!(said, Said::Request { .. });
+        let is_answered = |said: &Said| matches!(said, Said::Response { answer: Some(_), .. });
+        wait_until("what the client has said", async || {
+            let recordings = self.recordings.of(&streams(), node_id);
+            let of_node = recordings.iter().filter(|recording| recording.node_id == node_id);
+            let said: Vec<_> = of_node.flat_map(|recording| &recording.entries).map(|entry| &entry.said).collect();
+            let count = |is: &dyn Fn(&Said) -> bool| said.iter().filter(|said| is(said)).count();
+            (count(&is_request) >= asked && count(&is_answered) >= answered).then_some(())
+        })
+        .await;
+    }
+
+    /// A metric of the port, by its whole name with labels; 0 where it is not there.
+    pub fn metric(&self, series: &str) -> u64 {
+        let mut registry = Registry::default();
+        self.metrics.register(&mut registry);
+        let mut page = String::new();
+        encode(&mut page, &registry).unwrap();
+        let line = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.map_or(0, |value| value.parse().unwrap())
+    }
+
+    /// The reports of a client that has gone, in words.
+    pub async fn reports_so_far(&mut self) -> Vec<String> {
+        let mut reports = Vec::new();
+        loop {
+            match self.report().await {
+                report if report == "gone" => return reports,
+                report => reports.push(report),
+            }
+        }
     }
 
     /// The next report, in words.
@@ -65,15 +118,20 @@ struct OneForAll {
     snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     report_to: mpsc::UnboundedSender<Report>,
     hello_to: mpsc::UnboundedSender<Hello>,
-    next: AtomicU64,
+    streams: Arc<AtomicU64>,
 }
 
 impl Fleet for OneForAll {
     fn connect(&self, hello: Hello) -> Connection {
         self.hello_to.send(hello).unwrap();
-        let id = StreamId(self.next.fetch_add(1, Ordering::Relaxed));
+        let id = StreamId(1 + self.streams.fetch_add(1, Ordering::Relaxed));
         Connection { id, snapshots: self.snapshots.clone(), reports: self.report_to.clone() }
     }
+}
+
+/// A resource that says its own name and content (`a@1`), as a state of the world names none.
+pub fn named(resource_type: ResourceType, name: &str, content: &str) -> Resource {
+    resource(resource_type, name, &format!("{name}@{content}"))
 }
 
 /// A resource whose version is its content.

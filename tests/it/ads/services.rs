@@ -1,10 +1,8 @@
 //! The services beside ADS: one per type, health, reflection.
 
-use envoy_types::pb::envoy::service::cluster::v3::cluster_discovery_service_client::ClusterDiscoveryServiceClient;
-use envoy_types::pb::envoy::service::endpoint::v3::endpoint_discovery_service_client::EndpointDiscoveryServiceClient;
 use envoy_types::pb::envoy::service::extension::v3::extension_config_discovery_service_client::ExtensionConfigDiscoveryServiceClient;
 use envoy_types::pb::envoy::service::listener::v3::listener_discovery_service_client::ListenerDiscoveryServiceClient;
-use envoy_types::pb::envoy::service::route::v3::route_discovery_service_client::RouteDiscoveryServiceClient;
+use tokio::sync::watch;
 use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -13,11 +11,13 @@ use tonic_reflection::pb::v1::ServerReflectionRequest;
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
-use wasmplane::snapshot::ResourceType::{Cluster, Endpoint, ExtensionConfig, Listener, Route};
-use wasmplane::snapshot::{Resource, ResourceType};
+use wasmplane::snapshot::Resource;
+use wasmplane::snapshot::ResourceType::{Cluster, ExtensionConfig, Listener};
+use wasmplane::xds::Options;
 
-use super::envoy::{Delta, Sotw, channel, delta, soon, sotw};
+use super::envoy::{Sotw, channel, soon, sotw};
 use super::plane::{Plane, resource};
+use crate::support::wait_until;
 
 fn with_plugin(content: &str) -> Resource {
     let mut listener = resource(Listener, "l", content);
@@ -36,54 +36,11 @@ async fn listeners(plane: &Plane) -> Sotw {
 }
 
 #[tokio::test]
-async fn a_separate_service_knows_its_type() {
-    let plane = Plane::serving([resource(ExtensionConfig, "p", "1")]).await;
-    let mut stream = extensions(&plane).await;
-    let mut request = sotw("e", ExtensionConfig, &["p"]);
-    request.type_url.clear(); // S2
-    stream.send(request);
-    assert_eq!(stream.next().await.type_url, ExtensionConfig.type_url());
-}
-
-#[tokio::test]
 async fn a_separate_service_refuses_another_type() {
     let plane = Plane::serving([]).await;
     let mut stream = extensions(&plane).await;
     stream.send(sotw("e", Cluster, &[]));
     assert_eq!(stream.end().await.code(), Code::InvalidArgument);
-}
-
-#[tokio::test]
-async fn every_separate_service_serves_delta() {
-    let types = [Listener, Route, Cluster, Endpoint, ExtensionConfig];
-    let plane = Plane::serving(types.map(|resource_type| resource(resource_type, "x", "1"))).await;
-    let channel = channel(&plane.url).await;
-    let mut lds = ListenerDiscoveryServiceClient::new(channel.clone());
-    let mut rds = RouteDiscoveryServiceClient::new(channel.clone());
-    let mut cds = ClusterDiscoveryServiceClient::new(channel.clone());
-    let mut eds = EndpointDiscoveryServiceClient::new(channel.clone());
-    let mut ecds = ExtensionConfigDiscoveryServiceClient::new(channel);
-    let streams: [(ResourceType, Delta); 5] = [
-        (Listener, Delta::open(async move |requests| lds.delta_listeners(requests).await).await),
-        (Route, Delta::open(async move |requests| rds.delta_routes(requests).await).await),
-        (Cluster, Delta::open(async move |requests| cds.delta_clusters(requests).await).await),
-        (Endpoint, Delta::open(async move |requests| eds.delta_endpoints(requests).await).await),
-        (ExtensionConfig, Delta::open(async move |requests| ecds.delta_extension_configs(requests).await).await),
-    ];
-    for (resource_type, mut stream) in streams {
-        stream.send(delta("e", resource_type, &["x"]));
-        assert_eq!(stream.next().await.resources[0].name, "x");
-    }
-}
-
-#[tokio::test]
-async fn two_streams_of_one_node_have_their_own_state() {
-    let plane = Plane::serving([resource(ExtensionConfig, "p", "1")]).await;
-    let (mut first, mut second) = (extensions(&plane).await, extensions(&plane).await);
-    for stream in [&mut first, &mut second] {
-        stream.send(sotw("e", ExtensionConfig, &["p"])); // S31
-        assert_eq!(stream.next().await.nonce, "1");
-    }
 }
 
 #[tokio::test]
@@ -107,11 +64,32 @@ async fn listeners_without_plugins_are_served_outside_ads_until_a_plugin_comes()
 }
 
 #[tokio::test]
-async fn health_says_serving() {
-    let plane = Plane::empty().await;
+async fn health_says_not_serving_until_proxies_are_answered_and_again_from_the_shutdown_on() {
+    let (ready, is_ready) = watch::channel(false);
+    let plane = Plane::run(Options { ready: Some(is_ready), ..Options::default() }).await;
+    for service in ["", "envoy.service.discovery.v3.AggregatedDiscoveryService"] {
+        let mut client = HealthClient::new(channel(&plane.url).await);
+        let request = HealthCheckRequest { service: service.into() };
+        let checked = soon(client.check(request.clone())).await.unwrap().into_inner().status();
+        assert_eq!(checked, ServingStatus::NotServing);
+        let mut watched = soon(client.watch(request)).await.unwrap().into_inner();
+        let mut next = async || soon(watched.message()).await.unwrap().unwrap().status();
+        assert_eq!(next().await, ServingStatus::NotServing);
+        ready.send_replace(true);
+        assert_eq!(next().await, ServingStatus::Serving);
+        ready.send_replace(false);
+        assert_eq!(next().await, ServingStatus::NotServing);
+    }
+    ready.send_replace(true);
     let mut client = HealthClient::new(channel(&plane.url).await);
-    let response = soon(client.check(HealthCheckRequest { service: String::new() })).await.unwrap();
-    assert_eq!(response.into_inner().status(), ServingStatus::Serving);
+    let mut watched = soon(client.watch(HealthCheckRequest::default())).await.unwrap().into_inner();
+    wait_until("the port to serve", async || {
+        let status = watched.message().await.unwrap().unwrap().status();
+        (status == ServingStatus::Serving).then_some(())
+    })
+    .await;
+    plane.shutdown.cancel();
+    assert_eq!(soon(watched.message()).await.unwrap().unwrap().status(), ServingStatus::NotServing);
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ fn large(content: &str) -> Resource {
     resource(Cluster, "c", &content.repeat(1 << 20))
 }
 
+/// S33.
 #[tokio::test]
 async fn a_shutdown_ends_every_stream_with_unavailable() {
     let plane = Plane::serving([resource(Cluster, "c", "1")]).await;
@@ -20,7 +21,7 @@ async fn a_shutdown_ends_every_stream_with_unavailable() {
     delta_stream.send(delta("f", Cluster, &[]));
     sotw_stream.next().await;
     delta_stream.next().await;
-    plane.shutdown.cancel(); // S33
+    plane.shutdown.cancel();
     assert_eq!(sotw_stream.end().await.code(), Code::Unavailable);
     assert_eq!(delta_stream.end().await.code(), Code::Unavailable);
     drop((sotw_stream, delta_stream));
@@ -41,16 +42,18 @@ async fn a_shutdown_does_not_wait_for_a_client_that_does_not_read() {
     drop(stalled);
 }
 
+/// S34: the first answer is not an empty one.
 #[tokio::test]
 async fn a_client_that_comes_before_the_sources_are_loaded_is_held_and_then_answered() {
     let mut plane = Plane::empty().await;
     let mut stream = Sotw::ads(&plane.url).await;
     stream.send(sotw("e", Cluster, &[]));
     soon(plane.hellos.recv()).await.unwrap();
-    plane.publish([resource(Cluster, "c", "1")]); // S34: the first answer is not an empty one.
+    plane.publish([resource(Cluster, "c", "1")]);
     assert_eq!(stream.next().await.resources.len(), 1);
 }
 
+/// S29, D32.
 #[tokio::test]
 async fn a_client_that_does_not_read_disturbs_nobody_and_gets_the_latest_when_it_does() {
     let plane = Plane::serving([large("1")]).await;
@@ -61,7 +64,7 @@ async fn a_client_that_does_not_read_disturbs_nobody_and_gets_the_latest_when_it
     for version in ["2", "3", "4"] {
         let response = other.next().await;
         other.ack(&response, &[]);
-        plane.publish([large(version)]); // D32, S29
+        plane.publish([large(version)]);
     }
     assert_eq!(other.next().await.resources[0].value, large("4").body.to_bytes());
 
