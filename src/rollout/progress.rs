@@ -130,6 +130,12 @@ impl Progress {
 
     fn refuse(&mut self, resource: &Resource, message: &Arc<str>) -> Folded {
         let name = (resource.resource_type, resource.name.clone());
+        if self.accepted.get(&name).is_some_and(|accepted| accepted.version == resource.version) {
+            // The way back after a refusal: it has taken the very same before, and runs it still. Whatever took its place
+            // would replace a working plugin.
+            self.complain(resource, message.clone());
+            return Folded::default();
+        }
         let accepted = self.accepted.get(&name).map_or(&[][..], |accepted| &accepted.parts);
         let step = match blame(resource, accepted, message) {
             Blame::Named(part) => {

@@ -236,3 +236,21 @@ async fn a_refusal_with_nobody_to_blame_is_shown() {
     assert_eq!(errors(&world), Vec::<String>::new());
     assert_eq!(world.state("e1", "shop/auth").0, State::Programmed);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_proxy_that_refuses_even_the_way_back_is_not_told_to_deny() {
+    let mut world = World::new();
+    world.plugin("auth", |_| {}).module("auth", Some("1")).settle();
+    let (stream, served) = world.connect("e1", &[], false);
+    world.accept_all(stream, &served);
+    let old = chain(&served);
+    world.module("auth", Some("2")).settle();
+    world.answer(stream, chain(&served), refused("shop/auth"));
+    // The xDS port sends what was accepted last by itself.
+    world.answer(stream, old.clone(), refused("shop/auth"));
+    assert_eq!(chain(&served).version, old.version);
+    assert_eq!(world.state("e1", "shop/auth").0, State::Rejected);
+    world.module("auth", Some("3")).settle();
+    world.accept_all(stream, &served);
+    assert_eq!(world.state("e1", "shop/auth").0, State::Programmed);
+}
