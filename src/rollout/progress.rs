@@ -143,7 +143,11 @@ impl Progress {
                 self.suspect(part).map_or(Step::Nobody, |suspect| Step::Blamed(suspect, message.clone()))
             }
             Blame::OneOf(parts) => {
-                let suspects = parts.into_iter().filter_map(|part| self.suspect(part)).collect();
+                let suspects: Vec<_> = parts.into_iter().filter_map(|part| self.suspect(part)).collect();
+                if suspects.iter().any(|suspect| self.is_out(suspect)) {
+                    // It was sent before that was known, and is explained by it: the attempt under way goes on.
+                    return Folded::default();
+                }
                 self.hunt.refused(resource, suspects, message)
             }
         };
@@ -229,6 +233,12 @@ impl Progress {
     /// Everything that its resources carry of plugins. Proxies that were served the same share it.
     pub fn parts(&self) -> impl Iterator<Item = &Arc<[Part]>> {
         self.accepted.values().map(|accepted| &accepted.parts).filter(|parts| !parts.is_empty())
+    }
+
+    /// Whether this revision is refused or set aside already.
+    fn is_out(&self, suspect: &Suspect) -> bool {
+        self.refusals.get(&suspect.plugin, suspect.revision).is_some()
+            || self.hunt.sets_aside(&suspect.plugin, suspect.revision).is_some()
     }
 
     fn suspect(&self, part: &Part) -> Option<Suspect> {

@@ -254,3 +254,38 @@ async fn a_proxy_that_refuses_even_the_way_back_is_not_told_to_deny() {
     world.accept_all(stream, &served);
     assert_eq!(world.state("e1", "shop/auth").0, State::Programmed);
 }
+
+#[tokio::test(start_paused = true)]
+async fn neighbours_of_a_bad_script_are_not_stuck_after_a_second_late_refusal() {
+    let mut world = World::new();
+    for name in ["a", "b", "c"] {
+        world.plugin(name, |_| {}).module(name, Some(name));
+    }
+    // The other way round, half of the suspects would be tried without those that stand first.
+    world.plugin("script", |plugin| {
+        plugin.program = Program::Lua(LuaProgram { source: "oops".into() });
+        plugin.priority = 10;
+    });
+    world.settle();
+    let (stream, served) = world.connect("e1", &[], true);
+    let is_bad = |owners: &[String]| owners.contains(&"shop/script".to_owned()).then_some("script load error: oops");
+    let oops = || Outcome::Refused { message: "script load error: oops".into() };
+    let first = chain(&served);
+
+    // Sent again before the first refusal was heard of, as an Envoy does that asks for the name anew.
+    world.answer(stream, first.clone(), oops());
+    assert_eq!(owners(&served), ["shop/a", "shop/b", "shop/c"]);
+    world.answer(stream, first.clone(), oops());
+    assert_eq!(owners(&served), ["shop/a", "shop/b", "shop/c"], "and not what was refused, which is never sent again");
+    world.play(stream, &served, &mut None, is_bad);
+    assert_eq!(owners(&served), ["shop/a", "shop/b", "shop/c"]);
+    assert_eq!(world.state("e1", "shop/script").0, State::Rejected);
+
+    // A third time, after it was found.
+    world.accept_all(stream, &served);
+    world.answer(stream, first, oops());
+    assert_eq!(owners(&served), ["shop/a", "shop/b", "shop/c"]);
+    for name in ["shop/a", "shop/b", "shop/c"] {
+        assert_eq!(world.state("e1", name).0, State::Programmed);
+    }
+}
