@@ -7,6 +7,7 @@ mod architecture;
 mod compile_golden;
 mod compile_outline;
 mod examples;
+mod faults;
 mod inspect_images;
 mod listener_bytes;
 mod real_bootstraps;

@@ -362,7 +362,7 @@ fn name_of(words: &str) -> &str {
 /// The first string of a resource, or its beginning: name and content in the tests of the protocol, the name elsewhere.
 fn content(body: &[u8]) -> String {
     let words = String::decode(body).expect("a resource begins with a string");
-    words.chars().take(40).collect()
+    words.chars().take(100).collect()
 }
 
 async fn separate_sotw(channel: Channel, of: ResourceType) -> Sotw {

@@ -16,6 +16,7 @@ const BINARY: &str = env!("CARGO_BIN_EXE_wasmplane");
 /// A control plane and its folders. Not running until [`ControlPlane::start`]; killed on drop.
 pub struct ControlPlane {
     folder: TempDir,
+    config: PathBuf,
     data: PathBuf,
     flags: Vec<String>,
     /// Port 0 before the first start; what it got from then on.
@@ -45,14 +46,20 @@ impl ControlPlane {
         for name in ["config", "modules", "data"] {
             std::fs::create_dir(folder.path().join(name)).expect("the temporary folder is writable");
         }
-        let data = folder.path().join("data");
+        let (config, data) = (folder.path().join("config"), folder.path().join("data"));
         let unbound = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self { folder, data, flags: Vec::new(), xds: unbound, admin: unbound, starts: 0, process: None }
+        Self { folder, config, data, flags: Vec::new(), xds: unbound, admin: unbound, starts: 0, process: None }
     }
 
     /// More flags for `serve`, e.g. `["--root-namespace", "mesh"]`.
     pub fn flags(mut self, flags: &[&str]) -> Self {
         self.flags.extend(flags.iter().map(|flag| (*flag).to_owned()));
+        self
+    }
+
+    /// Another `--config` folder, e.g. that of another control plane.
+    pub fn config_dir(mut self, folder: &Path) -> Self {
+        self.config = folder.to_owned();
         self
     }
 
@@ -129,7 +136,7 @@ impl ControlPlane {
 
     /// The folder that is given as `--config`.
     pub fn config(&self) -> PathBuf {
-        self.folder.path().join("config")
+        self.config.clone()
     }
 
     /// The folder that is given as `--module-files`.
