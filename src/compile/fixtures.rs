@@ -56,7 +56,7 @@ pub fn wasm(plugin: &mut Plugin) -> &mut WasmProgram {
 /// That plugin with a module of that content, padded to a size that a rope shares.
 pub fn run(plugin: Plugin, module: &str) -> Arc<PluginRevision> {
     let bytes = Bytes::from(format!("{module:=<2000}"));
-    let module = Module { digest: Digest::of(&bytes), bytes, refusals: Vec::new() };
+    let module = Module { digest: Digest::of(&bytes), bytes, refusals: Vec::new(), root_id: None };
     Arc::new(PluginRevision::new(Arc::new(plugin), Code::Module(Arc::new(module))))
 }
 

@@ -147,7 +147,7 @@ mod tests {
         let release = |minor| EnvoyVersion::new(1, minor, 0);
         let module = |content: &str, refusals: Vec<(EnvoyVersion, String)>| {
             let bytes = bytes::Bytes::from(content.to_owned());
-            Code::Module(Arc::new(Module { digest: Digest::of(&bytes), bytes, refusals }))
+            Code::Module(Arc::new(Module { digest: Digest::of(&bytes), bytes, refusals, root_id: None }))
         };
         let of = |code| Arc::new(PluginRevision::new(Arc::new(plugin("shop/a")), code));
         let old = of(module("old", vec![]));

@@ -353,7 +353,7 @@ fn large(id: &str, mebibytes: usize, created: Option<&str>) -> Arc<PluginRevisio
     plugin.created = created.map(|created| created.parse().unwrap());
     let bytes = bytes::Bytes::from(vec![0; mebibytes << 20]);
     let digest = crate::model::Digest::of(id.as_bytes());
-    let module = Arc::new(crate::model::Module { digest, bytes, refusals: Vec::new() });
+    let module = Arc::new(crate::model::Module { digest, bytes, refusals: Vec::new(), root_id: None });
     Arc::new(PluginRevision::new(Arc::new(plugin), Code::Module(module)))
 }
 

@@ -32,7 +32,7 @@ pub fn filter(revision: &PluginRevision, program: &WasmProgram) -> Content {
     // envoy.extensions.wasm.v3.PluginConfig, inside Wasm.config = 1.
     let mut config = Rope::new();
     config.string(1, &id);
-    config.string(2, &program.root_id);
+    config.string(2, revision.root_id());
     config.message(3, &vm_config(revision, program, &vm_id));
     if let Some(text) = &configuration {
         config.message(4, &Rope::any("type.googleapis.com/google.protobuf.StringValue", &Rope::encode(text)));
@@ -45,7 +45,7 @@ pub fn filter(revision: &PluginRevision, program: &WasmProgram) -> Content {
     let source = json!({
         "type_url": type_url,
         "name": id,
-        "root_id": program.root_id,
+        "root_id": revision.root_id(),
         "vm_id": vm_id,
         "runtime": RUNTIME,
         "vm": vm_source(revision, program),
@@ -194,7 +194,7 @@ mod tests {
     use super::*;
     use crate::compile::fixtures::wasm;
     use crate::compile::fixtures::{plugin, revision, run};
-    use crate::model::{EnvVar, Plugin, PluginRevision, ReloadBackoff};
+    use crate::model::{Digest, EnvVar, Module, Plugin, PluginRevision, ReloadBackoff};
     use crate::protobuf::to_json;
 
     fn full() -> Plugin {
@@ -219,6 +219,28 @@ mod tests {
     fn shown(revision: &PluginRevision) -> Value {
         let body = content(revision).into_resource("x").body.to_bytes();
         to_json("envoy.config.core.v3.TypedExtensionConfig", &body)["typed_config"]["config"].clone()
+    }
+
+    #[test]
+    fn the_root_id_of_an_image_is_for_plugins_that_name_none() {
+        let of_image = |named: &str, root_id: Option<&str>| {
+            let mut plugin = plugin("shop/auth");
+            wasm(&mut plugin).root_id = named.into();
+            let bytes = bytes::Bytes::from_static(b"module");
+            let (digest, root_id) = (Digest::of(&bytes), root_id.map(str::to_owned));
+            let module = Module { digest, bytes, refusals: Vec::new(), root_id };
+            PluginRevision::new(Arc::new(plugin), Code::Module(Arc::new(module)))
+        };
+        let of = |revision: &PluginRevision| shown(revision)["root_id"].as_str().unwrap_or_default().to_owned();
+        for (named, by_image, expected) in
+            [("", Some("a"), "a"), ("b", Some("a"), "b"), ("", None, ""), ("b", None, "b")]
+        {
+            assert_eq!(of(&of_image(named, by_image)), expected, "{named:?} {by_image:?}");
+        }
+        // Another root id is another plugin to Envoy, wherever it stands.
+        let (plain, given, named) = (of_image("", None), of_image("", Some("a")), of_image("a", None));
+        assert_ne!(plain.revision, given.revision);
+        assert_eq!((given.revision, id_of(&given)), (named.revision, id_of(&plain)));
     }
 
     #[test]

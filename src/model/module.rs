@@ -161,6 +161,8 @@ pub struct Module {
     pub bytes: Bytes,
     /// Envoy releases that would refuse it, oldest first, each with the reason in words.
     pub refusals: Vec<(EnvoyVersion, String)>,
+    /// What its image wants as the root id of plugins that name none.
+    pub root_id: Option<String>,
 }
 
 impl Module {

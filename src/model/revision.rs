@@ -44,11 +44,24 @@ impl PluginRevision {
     pub fn id(&self) -> &PluginId {
         &self.plugin.id
     }
+
+    /// Envoy's `root_id`.
+    pub fn root_id(&self) -> &str {
+        self.plugin.wasm().map(|program| root_id(program, &self.code)).unwrap_or_default()
+    }
+}
+
+/// The plugin's own, else what the module's image says; empty where neither does.
+fn root_id<'a>(program: &'a WasmProgram, code: &'a Code) -> &'a str {
+    match code {
+        Code::Module(module) if program.root_id.is_empty() => module.root_id.as_deref().unwrap_or_default(),
+        _ => &program.root_id,
+    }
 }
 
 fn revision_of(plugin: &Plugin, code: &Code) -> Revision {
     let program = match &plugin.program {
-        Program::Wasm(program) => wasm_source(program),
+        Program::Wasm(program) => wasm_source(program, root_id(program, code)),
         Program::Lua(program) => json!([program.source]),
     };
     let code = match code {
@@ -65,7 +78,7 @@ fn revision_of(plugin: &Plugin, code: &Code) -> Revision {
     Revision(bytes)
 }
 
-fn wasm_source(program: &WasmProgram) -> serde_json::Value {
+fn wasm_source(program: &WasmProgram, root_id: &str) -> serde_json::Value {
     let env: Vec<_> = program
         .env
         .iter()
@@ -76,7 +89,7 @@ fn wasm_source(program: &WasmProgram) -> serde_json::Value {
         .collect();
     let WasmOptions { allow_on_headers_stop_iteration, allowed_capabilities, reload_backoff } = &program.options;
     let backoff = reload_backoff.map(|backoff| json!([backoff.base, backoff.max]));
-    json!([program.config, program.root_id, env, allow_on_headers_stop_iteration, allowed_capabilities, backoff])
+    json!([program.config, root_id, env, allow_on_headers_stop_iteration, allowed_capabilities, backoff])
 }
 
 /// All that is known of one plugin at one moment; what selection looks at.

@@ -130,7 +130,7 @@ fn is_same(left: &ModuleState, right: &ModuleState) -> bool {
     match (left, right) {
         (ModuleState::Pending, ModuleState::Pending) => true,
         (ModuleState::Ready(Code::Module(left)), ModuleState::Ready(Code::Module(right))) => {
-            left.digest == right.digest
+            left.digest == right.digest && left.root_id == right.root_id
         }
         (ModuleState::Ready(Code::OnProxy(left)), ModuleState::Ready(Code::OnProxy(right))) => left == right,
         (ModuleState::Failed { reason: left }, ModuleState::Failed { reason: right }) => left == right,

@@ -132,7 +132,7 @@ impl Keeper {
     /// The pinned bytes, or what the location gave last time. False if they are not at hand.
     pub(super) async fn ready_from_store(&self) -> bool {
         let Some(given) = self.room.library.memory.recall(&self.reference) else { return false };
-        let Some(checked) = self.room.library.load(given.module).await else { return false };
+        let Some(checked) = self.room.library.load(&given).await else { return false };
         let is_image = matches!(self.reference.location, ModuleLocation::Oci(_));
         self.ready(checked, given.served.filter(|_| is_image));
         true

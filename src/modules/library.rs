@@ -37,10 +37,10 @@ impl Checked {
     }
 }
 
-type Shelf = HashMap<Digest, Shelved>;
+/// One entry for each root id that images of the same bytes name.
+type Shelf = HashMap<Digest, Vec<Shelved>>;
 
 /// A module as the shelf knows it, without holding it.
-#[derive(Default)]
 struct Shelved {
     module: Weak<Module>,
     warnings: Arc<[String]>,
@@ -79,15 +79,17 @@ impl Library {
     }
 
     /// A module that was admitted before, in this process or an earlier one.
-    pub async fn load(self: &Arc<Self>, digest: Digest) -> Option<Checked> {
+    pub async fn load(self: &Arc<Self>, given: &Given) -> Option<Checked> {
+        let (digest, root_id) = (given.module, given.root_id.as_deref());
         if let Some(held) = self.held(&digest) {
-            return Some(held);
+            return Some(self.with_root_id(held, root_id));
         }
         let read = move |library: &Self| {
             let bytes = library.store.read(&digest)?;
             Some(library.check(bytes))
         };
-        self.aside(read).await.ok().flatten()?.ok()
+        let checked = self.aside(read).await.ok().flatten()?.ok()?;
+        Some(self.with_root_id(checked, root_id))
     }
 
     /// Unpacks, verifies, inspects and stores a body or file, and remembers that the reference gave it.
@@ -102,7 +104,8 @@ impl Library {
             if is_packed {
                 digests.insert(0, (Subject::Body, served));
             }
-            let given = Given { module: module_digest, served: is_packed.then_some(served), chosen: None };
+            let given =
+                Given { module: module_digest, served: is_packed.then_some(served), chosen: None, root_id: None };
             library.take_in(&reference, given, &digests, module, warnings)
         })
         .await?
@@ -160,6 +163,7 @@ impl Library {
             tracing::debug!(%pin, %subject, "sha256 compared");
         }
         let checked = self.shelve_and_store(module)?.with(warnings);
+        let checked = self.with_root_id(checked, given.root_id.as_deref());
         self.memory.set(reference, given);
         if self.store.size() > self.max_bytes {
             self.collect();
@@ -182,12 +186,15 @@ impl Library {
     /// Stores what is in use and not on disk (it may have been full), and removes what nobody has used for long.
     pub async fn tidy_up(self: &Arc<Self>) {
         let tidied = self.aside(|library| {
-            let held: Vec<_> = library.shelf().values().filter_map(Shelved::held).collect();
+            let held: Vec<_> = library.shelf().values().flatten().filter_map(Shelved::held).collect();
             for checked in held {
                 library.store.write(&checked.module.digest, &checked.module.bytes);
             }
             library.collect();
-            library.shelf().retain(|_, shelved| shelved.module.strong_count() > 0);
+            library.shelf().retain(|_, place| {
+                place.retain(|shelved| shelved.module.strong_count() > 0);
+                !place.is_empty()
+            });
         });
         if let Err(error) = tidied.await {
             tracing::error!(%error, "module store could not be tidied up");
@@ -213,18 +220,31 @@ impl Library {
         if let Some(reason) = report.refusal_by_all() {
             return Err(FetchError::Refused { reason: reason.to_owned() });
         }
-        let module = Module { digest: report.digest, refusals: report.refusals(), bytes };
+        let module = Module { digest: report.digest, refusals: report.refusals(), bytes, root_id: None };
         Ok(self.shelve(Checked { module: Arc::new(module), warnings: report.warnings.into() }))
+    }
+
+    /// The module as images name it that want this root id. Its bytes are the same ones.
+    fn with_root_id(&self, checked: Checked, root_id: Option<&str>) -> Checked {
+        let Module { digest, bytes, refusals, root_id: known } = &*checked.module;
+        if known.as_deref() == root_id {
+            return checked;
+        }
+        let (bytes, refusals) = (bytes.clone(), refusals.clone());
+        let module = Module { digest: *digest, bytes, refusals, root_id: root_id.map(str::to_owned) };
+        self.shelve(Checked { module: Arc::new(module), warnings: checked.warnings })
     }
 
     /// Puts a module on the shelf, or hands out the equal one that is there already.
     fn shelve(&self, checked: Checked) -> Checked {
         let mut shelf = self.shelf();
         let place = shelf.entry(checked.module.digest).or_default();
-        if let Some(held) = place.held() {
-            return held;
+        let is_equal = |held: &Checked| held.module.root_id == checked.module.root_id;
+        if let Some(held) = place.iter().filter_map(Shelved::held).find(is_equal) {
+            return Checked { module: held.module, warnings: checked.warnings };
         }
-        *place = Shelved { module: Arc::downgrade(&checked.module), warnings: checked.warnings.clone() };
+        place.retain(|shelved| shelved.module.strong_count() > 0);
+        place.push(Shelved { module: Arc::downgrade(&checked.module), warnings: checked.warnings.clone() });
         checked
     }
 
@@ -234,7 +254,7 @@ impl Library {
     }
 
     fn held(&self, digest: &Digest) -> Option<Checked> {
-        self.shelf().get(digest)?.held()
+        self.shelf().get(digest)?.iter().find_map(Shelved::held)
     }
 
     fn shelf(&self) -> MutexGuard<'_, Shelf> {
@@ -247,6 +267,9 @@ mod tests {
     use super::*;
     use crate::model::{ModuleLocation, PullPolicy};
 
+    const PLUGIN: &str = r#"(module (func (export "proxy_abi_version_0_2_1")) (memory (export "memory") 1)
+        (func (export "malloc") (param i32) (result i32) (i32.const 0)))"#;
+
     #[tokio::test]
     async fn a_module_that_the_disk_had_no_room_for_is_stored_later() {
         let parent = tempfile::tempdir().unwrap();
@@ -255,11 +278,39 @@ mod tests {
         let library = Library::open(&data_dir, u64::MAX);
         let location = ModuleLocation::Http("http://modules.test/a.wasm".to_owned());
         let reference = ModuleRef { location, sha256: None, pull_policy: PullPolicy::Unspecified, pull_secret: None };
-        let text = r#"(module (func (export "proxy_abi_version_0_2_1")) (memory (export "memory") 1)
-            (func (export "malloc") (param i32) (result i32) (i32.const 0)))"#;
-        let checked = library.admit(&reference, wat::parse_str(text).unwrap().into()).await.unwrap();
+        let checked = library.admit(&reference, wat::parse_str(PLUGIN).unwrap().into()).await.unwrap();
         std::fs::remove_file(&data_dir).unwrap();
         library.tidy_up().await;
         assert!(library.store.has(&checked.module.digest) && library.store.fault().is_none());
+    }
+
+    #[tokio::test]
+    async fn images_of_one_module_may_name_different_root_ids_and_its_bytes_are_there_once() {
+        let data_dir = tempfile::tempdir().unwrap();
+        let library = Library::open(data_dir.path(), u64::MAX);
+        let module = Bytes::from(wat::parse_str(PLUGIN).unwrap());
+        let given = |root_id: Option<&str>| Given {
+            module: Digest::of(&module),
+            served: None,
+            chosen: None,
+            root_id: root_id.map(str::to_owned),
+        };
+        library.store.write(&Digest::of(&module), &module);
+        let (a, b, none) = (given(Some("a")), given(Some("b")), given(None));
+        let [a, again, b, none] = [
+            library.load(&a).await.unwrap().module,
+            library.load(&a).await.unwrap().module,
+            library.load(&b).await.unwrap().module,
+            library.load(&none).await.unwrap().module,
+        ];
+        assert!(Arc::ptr_eq(&a, &again));
+        let root_ids = [&a, &b, &none].map(|module| module.root_id.clone());
+        assert_eq!(root_ids, [Some("a".to_owned()), Some("b".to_owned()), None]);
+        assert!([&b, &none].iter().all(|module| module.bytes.as_ptr() == a.bytes.as_ptr()));
+        // Whoever holds one of them keeps the module in the store.
+        drop((a, again, none));
+        assert!(library.is_held(&b.digest));
+        drop(b);
+        assert!(!library.is_held(&Digest::of(&module)));
     }
 }

@@ -21,7 +21,7 @@ use crate::model::{Digest, ModuleLocation, ModuleRef};
 const PER_LOCATION: usize = 64;
 
 /// One thing that a location gave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Given {
     pub module: Digest,
     /// What was served: the image that the reference named, or the body with the module in it.
@@ -30,6 +30,9 @@ pub struct Given {
     /// The image's own manifest, where `served` is an index of several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chosen: Option<Digest>,
+    /// What the image wants as the root id of plugins that name none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root_id: Option<String>,
 }
 
 impl Given {
@@ -94,8 +97,8 @@ impl Memory {
         let given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
         let given = given.get(&Asked::of(reference))?;
         match reference.sha256 {
-            Some(pin) => given.iter().find(|it| it.is(&pin)).copied(),
-            None => given.first().copied(),
+            Some(pin) => given.iter().find(|it| it.is(&pin)).cloned(),
+            None => given.first().cloned(),
         }
     }
 
@@ -108,7 +111,7 @@ impl Memory {
         };
         let given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
         let mut of_home = given.iter().filter(|(asked, _)| is_of_home(asked)).flat_map(|(_, given)| given);
-        of_home.find(|it| it.served.as_ref() == Some(image) || it.chosen.as_ref() == Some(image)).copied()
+        of_home.find(|it| it.served.as_ref() == Some(image) || it.chosen.as_ref() == Some(image)).cloned()
     }
 
     /// Remembers on disk, too, if that can be written. Blocks.
@@ -173,17 +176,18 @@ mod tests {
     }
 
     fn given(module: &[u8], served: Option<&[u8]>) -> Given {
-        Given { module: Digest::of(module), served: served.map(Digest::of), chosen: None }
+        Given { module: Digest::of(module), served: served.map(Digest::of), chosen: None, root_id: None }
     }
 
     #[test]
     fn what_came_last_is_remembered_across_restarts_until_the_store_lacks_it() {
         let data_dir = tempfile::tempdir().unwrap();
         let wanted = image("r.test/a:v1", None);
-        let (old, new) = (given(b"old", Some(b"old image")), given(b"new", Some(b"new image")));
+        let old = given(b"old", Some(b"old image"));
+        let new = Given { root_id: Some("a".to_owned()), ..given(b"new", Some(b"new image")) };
         let memory = Memory::open(data_dir.path());
-        memory.set(&wanted, old);
-        memory.set(&wanted, new);
+        memory.set(&wanted, old.clone());
+        memory.set(&wanted, new.clone());
         let memory = Memory::open(data_dir.path());
         assert_eq!(memory.recall(&wanted), Some(new));
         memory.retain(|digest| *digest == old.module);
@@ -198,10 +202,10 @@ mod tests {
         let (memory, wanted) = (Memory::open(data_dir.path()), image("r.test/a:v1", None));
         let chosen = Digest::of(b"chosen");
         let old = Given { chosen: Some(chosen), ..given(b"old", Some(b"index")) };
-        memory.set(&wanted, old);
+        memory.set(&wanted, old.clone());
         memory.set(&wanted, given(b"new", None));
         for pin in [old.module, Digest::of(b"index"), chosen] {
-            assert_eq!(memory.recall(&pinned(&wanted, pin)), Some(old));
+            assert_eq!(memory.recall(&pinned(&wanted, pin)), Some(old.clone()));
         }
         assert_eq!(memory.recall(&pinned(&wanted, Digest::of(b"other"))), None);
     }

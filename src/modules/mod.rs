@@ -49,7 +49,7 @@ use tokio_util::sync::CancellationToken;
 pub use board::{Notes, NotesByModule, States};
 pub use error::FetchError;
 pub use failure::{Failure, NextTry};
-pub use image::{Layout, ManifestDefaults};
+pub use image::{Layout, ManifestDefaults, RuntimeConfig};
 pub use inspect::{Report, Verdict, inspect, releases};
 pub use once::{Fetched, Progress, Pushed, Upload, Watch, fetch_once, push};
 pub use registry::{PullError, Secrets};

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::error::FetchError;
 use super::folders;
 use super::http;
-use super::image::{self, Extracted, Layout, ManifestDefaults, UnpackLimits};
+use super::image::{self, Extracted, Layout, ManifestDefaults, RuntimeConfig, UnpackLimits};
 use super::registry::{self, Access, Client, ImageReference, Keys, PullError, Unpacked};
 use super::spool::Spools;
 use super::transport::{Limits, Settings, Transport};
@@ -23,6 +23,7 @@ pub struct Fetched {
     pub image: Option<Digest>,
     pub layout: Layout,
     pub defaults: Option<ManifestDefaults>,
+    pub runtime: Option<RuntimeConfig>,
     /// What is odd about the packaging, and harmless.
     pub warnings: Vec<String>,
 }
@@ -77,8 +78,14 @@ pub async fn fetch_once(location: &ModuleLocation, network: Settings, watch: Wat
 }
 
 fn unwrap(body: Bytes) -> Result<Fetched, FetchError> {
-    let Extracted { module, layout, defaults, warnings } = image::unwrap(body, &UnpackLimits::default())?;
-    Ok(Fetched { module, image: None, layout, defaults, warnings })
+    Ok(Fetched::of(image::unwrap(body, &UnpackLimits::default())?, None))
+}
+
+impl Fetched {
+    fn of(extracted: Extracted, image: Option<Digest>) -> Self {
+        let Extracted { module, layout, defaults, runtime, warnings } = extracted;
+        Self { module, image, layout, defaults, runtime, warnings }
+    }
 }
 
 async fn pull(text: &str, transport: &Arc<Transport>, watch: Watch) -> Result<Fetched, PullError> {
@@ -92,9 +99,8 @@ async fn pull(text: &str, transport: &Arc<Transport>, watch: Watch) -> Result<Fe
         Ok((resolved, blobs))
     };
     let (resolved, blobs) = registry::within(transport.limits().overall, "the image", pulled).await?;
-    let unpacked = registry::unpack(resolved, blobs, &spools, UnpackLimits::default()).await?;
-    let Unpacked { extracted: Extracted { module, layout, defaults, warnings }, given, .. } = unpacked;
-    Ok(Fetched { module, image: given.served, layout, defaults, warnings })
+    let Unpacked { extracted, given, .. } = registry::unpack(resolved, blobs, &spools, UnpackLimits::default()).await?;
+    Ok(Fetched::of(extracted, given.served))
 }
 
 /// Puts an image into a registry: its blobs, where they are not there yet, and then its manifest.

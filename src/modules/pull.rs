@@ -125,9 +125,10 @@ impl Keeper {
         let pulled = registry::within(self.room.limits.overall, "the image", self.pull(image, &keys, &mut gate)).await;
         match pulled.map_err(failed)? {
             Pulled::Stored(checked, given) => {
+                let served = given.served;
                 self.room.library.remember(&self.reference, given).await?;
                 self.count(FetchResult::Stored);
-                self.ready(checked, given.served);
+                self.ready(checked, served);
             }
             Pulled::Fresh(resolved, blobs) => {
                 let limits = image::UnpackLimits { module: self.room.limits.size, ..Default::default() };
@@ -155,9 +156,9 @@ impl Keeper {
         *gate = Some(self.room.gates.enter(&image.home(), resolved.image).await);
         let library = &self.room.library;
         if let Some(known) = library.memory.of_image(&image.home(), &resolved.image)
-            && let Some(checked) = library.load(known.module).await
+            && let Some(checked) = library.load(&known).await
         {
-            let given = resolved.given(known.module);
+            let given = resolved.given(known.module, known.root_id);
             if self.reference.sha256.is_none_or(|pin| given.is(&pin)) {
                 return Ok(Pulled::Stored(checked, given));
             }

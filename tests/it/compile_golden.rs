@@ -30,7 +30,7 @@ fn proxy(capabilities: Capabilities) -> Proxy {
 /// Every plugin that has a module has a few bytes that say whose they are.
 fn entry(plugin: &Arc<Plugin>) -> PluginEntry {
     let bytes = Bytes::from(format!("module of {}", plugin.id));
-    let module = Module { digest: Digest::of(&bytes), bytes, refusals: Vec::new() };
+    let module = Module { digest: Digest::of(&bytes), bytes, refusals: Vec::new(), root_id: None };
     let code = plugin.module().map_or(Code::InSpecification, |_| Code::Module(Arc::new(module)));
     PluginEntry {
         desired: plugin.clone(),

@@ -63,7 +63,7 @@ fn plugin(name: &str, plugin_type: PluginType) -> Arc<PluginRevision> {
         }),
         is_disabled: false,
     };
-    let module = Module { digest: Digest::of(&bytes), bytes, refusals: Vec::new() };
+    let module = Module { digest: Digest::of(&bytes), bytes, refusals: Vec::new(), root_id: None };
     Arc::new(PluginRevision::new(Arc::new(plugin), Code::Module(Arc::new(module))))
 }
 

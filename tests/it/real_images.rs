@@ -1,5 +1,7 @@
 //! Images from a real registry: every layout is pulled, checked and seen in traffic; what is pushed is what is pulled.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 use wasmplane::commands::bootstrap::Protocol;
 use wasmplane::model::Digest;
@@ -28,6 +30,36 @@ async fn every_layout_is_pulled_and_seen_in_traffic() {
         let module = Digest::of(&modules::header(&format!("x-{name}"), "here")).to_string();
         assert!(status["moduleDigest"].as_str().unwrap().contains(&module), "{status}");
     }
+}
+
+#[tokio::test]
+async fn a_webassemblyhub_image_names_the_root_id_of_a_plugin_that_names_none_also_after_a_restart() {
+    let Some(mut registry) = registry(Guard::Nobody).await else { return };
+    let Some((mut scene, _running)) = Scene::with_envoy(CHAIN, Protocol::Delta).await else { return };
+    layout("solo", &modules::surroundings()).publish(&registry, "a/solo", "v1");
+    // The same module in an image that names none.
+    layout("cncf", &modules::surroundings()).publish(&registry, "a/cncf", "v1");
+    let host = registry.host();
+    let url = |name: &str| format!("oci://{host}/a/{name}:v1");
+    scene.plugin("it", &url("solo"), json!({}));
+    scene.until_header("x-root", Some("a")).await;
+    scene.plugin("it", &url("solo"), json!({"pluginName": "mine"}));
+    scene.until_header("x-root", Some("mine")).await;
+    scene.plugin("it", &url("cncf"), json!({}));
+    scene.until_header("x-root", Some("")).await;
+    scene.plugin("it", &url("solo"), json!({}));
+    scene.until_header("x-root", Some("a")).await;
+    scene.until_all("default/it", "programmed", 1).await;
+
+    registry.kill().await;
+    scene.control.kill().await;
+    scene.control.start().await;
+    scene.until_all("default/it", "programmed", 1).await;
+    assert_eq!(scene.responses().await, BTreeMap::new());
+    // An edit is made of what is remembered.
+    scene.plugin("it", &url("solo"), json!({"pluginConfig": {"a": 1}}));
+    scene.until_all("default/it", "programmed", 1).await;
+    assert_eq!(scene.get().await.unwrap().header("x-root"), Some("a"));
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::Subject;
 use crate::model::EnvoyVersion;
-use crate::modules::{ManifestDefaults, Verdict};
+use crate::modules::{ManifestDefaults, RuntimeConfig, Verdict};
 
 /// More imports or exports than this are counted, not listed.
 const MAX_LISTED: usize = 2000;
@@ -33,6 +33,7 @@ pub fn render(module: &str, subject: &Subject) -> Value {
         "layout": fetched.layout.as_str(),
         "image": fetched.image.map(|digest| digest.to_string()),
         "defaults": fetched.defaults.as_ref().map(of_defaults),
+        "runtime": fetched.runtime.as_ref().map(of_runtime),
         "sha256": report.digest.to_string(),
         "size": report.size,
         "abi": report.abi.map(|abi| abi.replace('_', ".")),
@@ -62,6 +63,10 @@ fn of_defaults(defaults: &ManifestDefaults) -> Value {
         "priority": defaults.priority,
         "module": defaults.module,
     })
+}
+
+fn of_runtime(runtime: &RuntimeConfig) -> Value {
+    json!({"type": runtime.runtime, "abiVersions": runtime.abi_versions, "rootIds": runtime.root_ids})
 }
 
 fn of_verdict(release: EnvoyVersion, verdict: &Verdict) -> Value {

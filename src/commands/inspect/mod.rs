@@ -65,8 +65,11 @@ impl Subject {
 
     /// What is odd about the packaging, then about the module.
     fn warnings(&self) -> impl Iterator<Item = &String> {
+        let packaging = &self.fetched.warnings;
+        // Of a manifest that is not what the module is found by.
         let defaults = self.fetched.defaults.iter().flat_map(|defaults| &defaults.warnings);
-        self.fetched.warnings.iter().chain(defaults).chain(&self.report.warnings)
+        let defaults = defaults.filter(|warning| !packaging.contains(warning));
+        packaging.iter().chain(defaults).chain(&self.report.warnings)
     }
 }
 

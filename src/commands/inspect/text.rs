@@ -6,7 +6,7 @@ use super::Subject;
 use super::verdict;
 use crate::model::EnvoyVersion;
 use crate::modules::inspect::{Export, Item, Producer, shown_list, shown_name};
-use crate::modules::{Layout, ManifestDefaults, Report, Verdict};
+use crate::modules::{Layout, ManifestDefaults, Report, RuntimeConfig, Verdict};
 
 pub fn render(module: &str, subject: &Subject) -> String {
     let Subject { fetched, report, judged } = subject;
@@ -15,6 +15,7 @@ pub fn render(module: &str, subject: &Subject) -> String {
     lines.extend((fetched.layout != Layout::Plain).then(|| ("packed as", fetched.layout.to_string())));
     lines.extend(fetched.image.map(|digest| ("image", format!("sha256:{digest}"))));
     lines.extend(fetched.defaults.as_ref().map(|defaults| ("manifest", of_defaults(defaults))));
+    lines.extend(fetched.runtime.as_ref().map(|runtime| ("runtime", of_runtime(runtime))));
     lines.extend([("sha256", report.digest.to_string()), ("size", size(report.size))]);
     if !contents.name.is_empty() {
         lines.push(("name", shown_name(&contents.name)));
@@ -39,6 +40,19 @@ fn of_defaults(defaults: &ManifestDefaults) -> String {
     let ManifestDefaults { name, version, phase, priority, module, .. } = defaults;
     let called = [name, version].into_iter().flatten().map(|text| shown_name(text) + ", ").collect::<String>();
     format!("{called}phase {}, priority {priority}, module {}", phase.as_str(), shown_name(module))
+}
+
+/// `envoy_proxy, root ids a b, made for v0.2.1`.
+fn of_runtime(runtime: &RuntimeConfig) -> String {
+    let listed = |title: &str, texts: &[String]| {
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        (!texts.is_empty()).then(|| format!("{title} {}", shown_list(&texts, MAX_NAMES, " ")))
+    };
+    let root_ids = listed("root ids", &runtime.root_ids);
+    let abi_versions = listed("made for", &runtime.abi_versions);
+    let facts = [runtime.runtime.as_deref().map(shown_name), root_ids, abi_versions];
+    let facts: Vec<_> = facts.into_iter().flatten().collect();
+    if facts.is_empty() { "says nothing".to_owned() } else { facts.join(", ") }
 }
 
 fn format(report: &Report) -> String {
@@ -126,8 +140,14 @@ mod tests {
 
     fn subject(module: Vec<u8>) -> Subject {
         let report = inspect(&module);
-        let plain =
-            Fetched { module: module.into(), image: None, layout: Layout::Plain, defaults: None, warnings: Vec::new() };
+        let plain = Fetched {
+            module: module.into(),
+            image: None,
+            layout: Layout::Plain,
+            defaults: None,
+            runtime: None,
+            warnings: Vec::new(),
+        };
         Subject { fetched: plain, report, judged: Judged::of(None) }
     }
 
@@ -150,6 +170,21 @@ mod tests {
             subject.report.digest
         );
         assert!(shown.contains(&expected) && shown.contains("warning   odd\n"), "{shown}");
+    }
+
+    #[test]
+    fn what_an_image_says_of_its_root_ids_is_shown_and_harmless() {
+        let mut subject = subject(wat::parse_str(MODULE).unwrap());
+        let mut shown = |config: &[u8]| {
+            subject.fetched.runtime = Some(RuntimeConfig::parse(config).unwrap());
+            let shown = render("oci://r/x:1", &subject);
+            shown.lines().find(|line| line.starts_with("runtime")).unwrap().to_owned()
+        };
+        let config = br#"{"type": "envoy_proxy", "abi_versions": ["v0.2.1"], "config": {"root_ids": ["a", "b"]}}"#;
+        assert_eq!(shown(config), "runtime   envoy_proxy, root ids a b, made for v0.2.1");
+        assert_eq!(shown(b"{}"), "runtime   says nothing");
+        let reversed = "{\"config\": {\"rootIds\": [\"\u{202e}olleh\"]}}";
+        assert_eq!(shown(reversed.as_bytes()), "runtime   root ids \\u{202e}olleh");
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 
-use super::image::{self, Document, ManifestDefaults, UnpackLimits, media_types};
+use super::image::{self, Document, ManifestDefaults, RuntimeConfig, UnpackLimits, media_types};
 use super::inspect::{inspect, releases};
 use crate::model::DockerConfig;
 
@@ -13,11 +13,12 @@ use crate::model::DockerConfig;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// By the names of their programs and corpora in `fuzz/`.
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 7] = [
     ("body", body),
     ("layers", layers),
     ("manifest", manifest),
     ("extension_manifest", extension_manifest),
+    ("runtime_config", runtime_config),
     ("docker_config", docker_config),
     ("wasm", wasm),
 ];
@@ -92,6 +93,14 @@ pub fn manifest(data: &[u8]) {
 pub fn extension_manifest(data: &[u8]) {
     match ManifestDefaults::parse(data) {
         Ok(defaults) => assert!(!defaults.module.is_empty()),
+        Err(error) => check_message(&error.to_string()),
+    }
+}
+
+/// WebAssemblyHub's runtime-config.json.
+pub fn runtime_config(data: &[u8]) {
+    match RuntimeConfig::parse(data) {
+        Ok(runtime) => assert!(runtime.root_id().is_none_or(|root_id| (1..=256).contains(&root_id.len()))),
         Err(error) => check_message(&error.to_string()),
     }
 }

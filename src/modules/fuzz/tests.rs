@@ -151,6 +151,10 @@ fn the_corpora_are_written() {
     write("extension_manifest", "whole", MANIFEST);
     write("extension_manifest", "flow", b"{phase: PostStats, priority: -5, module: /a.wasm, other: [1, {b: 2}]}");
     write("extension_manifest", "anchors", b"a: &a {b: 1}\nphase: *a\nc:\n  <<: *a\n  d: |\n    text\n");
+    let runtime = json!({"type": "envoy_proxy", "abiVersions": ["v0.2.1"], "config": {"rootIds": ["a", ""]}});
+    write("runtime_config", "whole", runtime.to_string().as_bytes());
+    write("runtime_config", "snakes", br#"{"abi_versions": ["v0-1"], "config": {"root_ids": ["\u0061"], "b": [{}]}}"#);
+    write("runtime_config", "empty", b"{}");
     let auth = json!({"auths": {"ghcr.io/team": {"auth": "dXNlcjpwYXNz"}, "*.example.com:5000": {"username": "u",
         "password": "p"}, "https://index.docker.io/v1/": {"identitytoken": "t"}}});
     write("docker_config", "auths", auth.to_string().as_bytes());

@@ -14,7 +14,7 @@ const BODY: &str = "the body";
 
 /// Takes gzip, zstd and tar off, in any order, until something else appears: it is handed on as the module.
 pub fn unwrap(body: Bytes, limits: &UnpackLimits) -> Result<Extracted, ImageError> {
-    let mut extracted = Extracted { module: body, layout: Layout::Plain, defaults: None, warnings: Vec::new() };
+    let mut extracted = Extracted::plain(body, Layout::Plain);
     let mut nesting = limits.nesting;
     loop {
         let content = extracted.module.clone();

@@ -11,6 +11,7 @@ use super::limits::{Budget, CUT, UnpackLimits, bytes};
 use super::maistra::{MANIFEST_LIMIT, ManifestDefaults};
 use super::packing::open;
 use super::path;
+use super::runtime_config::{self, RUNTIME_CONFIG_LIMIT, RuntimeConfig};
 use super::tree::{Layer, Lost, Place, Tree};
 use super::{Consumer, Extracted, Layout};
 
@@ -23,6 +24,7 @@ pub struct Container<'a> {
 
 const PLUGIN: &[u8] = b"plugin.wasm";
 const MANIFEST: &[u8] = b"manifest.yaml";
+const RUNTIME_CONFIG: &[u8] = b"runtime-config.json";
 
 impl<'a> Container<'a> {
     /// Reads the names in all layers, each given with what messages call it.
@@ -57,13 +59,18 @@ impl<'a> Container<'a> {
                     Ok(defaults) => (defaults, Vec::new()),
                     Err(error) => (None, vec![format!("{error}; plugin.wasm is taken without it")]),
                 };
-                Ok(Extracted { module: self.content("plugin.wasm", place)?.into(), layout: compat, defaults, warnings })
+                let module = self.content("plugin.wasm", place)?.into();
+                let mut extracted = Extracted { module, layout: compat, defaults, runtime: None, warnings };
+                if let Some(runtime) = self.runtime_config() {
+                    extracted.describe(runtime);
+                }
+                Ok(extracted)
             }
             (None, Some(manifest)) => {
                 let defaults = manifest?;
                 let warnings = defaults.warnings.clone();
                 let module = self.module_of(&defaults)?;
-                Ok(Extracted { module, layout: Layout::Maistra, defaults: Some(defaults), warnings })
+                Ok(Extracted { module, layout: Layout::Maistra, defaults: Some(defaults), runtime: None, warnings })
             }
             (None, None) => Err(self.nothing(consumer)),
         }
@@ -81,8 +88,7 @@ impl<'a> Container<'a> {
         let files: Vec<_> = self.tree.files().take(2).collect();
         match (&modules[..], &files[..]) {
             ([(path, place)], _) | ([], [(path, place)]) => {
-                let module = self.content(&shown(path), *place)?.into();
-                Ok(Extracted { module, layout: Layout::Packed, defaults: None, warnings: Vec::new() })
+                Ok(Extracted::plain(self.content(&shown(path), *place)?.into(), Layout::Packed))
             }
             ([], _) => Err(self.no_module(format!("{}files seen: {}", self.advice(), self.seen()))),
             _ => Err(self.no_module(format!("more than one module: {}; name the right one plugin.wasm", self.seen()))),
@@ -134,6 +140,15 @@ impl<'a> Container<'a> {
             return Some(Err(ImageError::TooLarge { what, limit: bytes(MANIFEST_LIMIT) }));
         }
         Some(self.content("manifest.yaml", place).and_then(|text| ManifestDefaults::parse(&text)))
+    }
+
+    /// `None` where there is none.
+    fn runtime_config(&self) -> Option<Result<RuntimeConfig, ImageError>> {
+        let place = self.tree.find(RUNTIME_CONFIG).ok()?;
+        if place.size > RUNTIME_CONFIG_LIMIT {
+            return Some(Err(runtime_config::too_large(place.size)));
+        }
+        Some(self.content("runtime-config.json", place).and_then(|text| RuntimeConfig::parse(&text)))
     }
 
     fn module_of(&self, defaults: &ManifestDefaults) -> Result<bytes::Bytes, ImageError> {

@@ -6,8 +6,9 @@ use super::document::{Descriptor, Manifest};
 use super::error::{ImageError, listed, shown};
 use super::limits::bytes;
 use super::media_types::{
-    CNCF_CONFIG, CNCF_LAYER, DOCKER_CONFIG, DOCKER_MANIFEST, SOLO_LAYER, WASM_TO_OCI_LAYER, is_tar_layer,
+    CNCF_CONFIG, CNCF_LAYER, DOCKER_CONFIG, DOCKER_MANIFEST, SOLO_CONFIG, SOLO_LAYER, WASM_TO_OCI_LAYER, is_tar_layer,
 };
+use super::runtime_config::RUNTIME_CONFIG_LIMIT;
 
 /// Where in its packaging a module was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +65,12 @@ impl fmt::Display for Layout {
 /// What has to be fetched, and how it is read.
 pub(super) enum Shape<'a> {
     /// This layer is the module.
-    Layer(Layout, &'a Descriptor),
+    Layer {
+        layout: Layout,
+        module: &'a Descriptor,
+        /// `runtime-config.json`. Fetched unless it is too large to be one.
+        runtime: Option<&'a Descriptor>,
+    },
     /// The module is a file in the layers' common file system.
     Container { compat: Layout },
 }
@@ -85,8 +91,10 @@ impl Manifest {
             let what = format!("the image has {} layers", self.layers.len());
             return Err(ImageError::TooLarge { what, limit: MAX_LAYERS.to_string() });
         }
-        let blobs = match self.shape()? {
-            Shape::Layer(_, layer) => vec![layer],
+        let blobs: Vec<_> = match self.shape()? {
+            Shape::Layer { module, runtime, .. } => {
+                [module].into_iter().chain(runtime.filter(|blob| blob.size <= RUNTIME_CONFIG_LIMIT)).collect()
+            }
             Shape::Container { .. } => self.layers.iter().collect(),
         };
         let size = blobs.iter().fold(0u64, |sum, blob| sum.saturating_add(blob.size));
@@ -97,21 +105,29 @@ impl Manifest {
     }
 
     pub(super) fn shape(&self) -> Result<Shape<'_>, ImageError> {
+        let plain =
+            |layout, media_type| Ok(Shape::Layer { layout, module: self.only_layer(media_type)?, runtime: None });
         if self.config.media_type == CNCF_CONFIG {
-            return Ok(Shape::Layer(Layout::Cncf, self.only_layer(CNCF_LAYER)?));
+            return plain(Layout::Cncf, CNCF_LAYER);
         }
-        for (layer, layout) in [(SOLO_LAYER, Layout::Solo), (WASM_TO_OCI_LAYER, Layout::WasmToOci)] {
-            if self.count(layer) > 0 {
-                return Ok(Shape::Layer(layout, self.only_layer(layer)?));
+        if self.count(SOLO_LAYER) > 0 {
+            let (module, runtime) = (self.only_layer(SOLO_LAYER)?, self.runtime_config());
+            return Ok(Shape::Layer { layout: Layout::Solo, module, runtime });
+        }
+        for (media_type, layout) in [(WASM_TO_OCI_LAYER, Layout::WasmToOci), (CNCF_LAYER, Layout::Cncf)] {
+            if self.count(media_type) > 0 {
+                return plain(layout, media_type);
             }
-        }
-        if self.count(CNCF_LAYER) > 0 {
-            return Ok(Shape::Layer(Layout::Cncf, self.only_layer(CNCF_LAYER)?));
         }
         if !self.layers.is_empty() && self.layers.iter().all(|layer| is_tar_layer(&layer.media_type)) {
             return Ok(Shape::Container { compat: self.compat() });
         }
         Err(self.unsupported())
+    }
+
+    /// wasme writes it twice: as a layer, and as the config.
+    fn runtime_config(&self) -> Option<&Descriptor> {
+        self.layers.iter().chain([&self.config]).find(|blob| blob.media_type == SOLO_CONFIG)
     }
 
     fn count(&self, media_type: &str) -> usize {

@@ -19,6 +19,7 @@ pub mod media_types;
 mod packing;
 mod path;
 mod platform;
+mod runtime_config;
 mod tree;
 
 use bytes::Bytes;
@@ -30,6 +31,7 @@ pub use error::ImageError;
 pub use layout::Layout;
 pub use limits::UnpackLimits;
 pub use maistra::ManifestDefaults;
+pub use runtime_config::RuntimeConfig;
 
 use container::Container;
 use layout::Shape;
@@ -42,8 +44,29 @@ pub struct Extracted {
     pub layout: Layout,
     /// What `manifest.yaml` says, where the image has a valid one.
     pub defaults: Option<ManifestDefaults>,
+    /// What `runtime-config.json` says, where the image has one.
+    pub runtime: Option<RuntimeConfig>,
     /// What is odd about the packaging, and harmless.
     pub warnings: Vec<String>,
+}
+
+impl Extracted {
+    fn plain(module: Bytes, layout: Layout) -> Self {
+        Self { module, layout, defaults: None, runtime: None, warnings: Vec::new() }
+    }
+
+    /// The root id of plugins that name none. Only WebAssemblyHub's own tool ever used it: who reads a container image
+    /// passes it over, and so do we.
+    pub fn root_id(&self) -> Option<&str> {
+        self.runtime.as_ref().filter(|_| self.layout == Layout::Solo).and_then(RuntimeConfig::root_id)
+    }
+
+    fn describe(&mut self, runtime: Result<RuntimeConfig, ImageError>) {
+        match runtime {
+            Ok(runtime) => self.runtime = Some(runtime),
+            Err(error) => self.warnings.push(format!("{error}; the module is taken without it")),
+        }
+    }
 }
 
 /// For whom a container image is read, as one image may hold a module for each.
@@ -72,20 +95,32 @@ impl Manifest {
     ) -> Result<Extracted, ImageError> {
         let wanted = self.blobs()?;
         assert_eq!(blobs.len(), wanted.len(), "the caller fetches the blobs that the manifest asks for");
+        let shape = self.shape()?;
         for (number, (blob, descriptor)) in blobs.iter().zip(&wanted).enumerate() {
             let (actual, expected) = (blob.len() as u64, descriptor.size);
             if actual != expected {
-                return Err(ImageError::WrongSize { what: name_of(number, wanted.len()), expected, actual });
+                let what = match (&shape, number) {
+                    (Shape::Layer { runtime: Some(_), .. }, 0) => "the module's layer".to_owned(),
+                    (Shape::Layer { .. }, 1) => "runtime-config.json".to_owned(),
+                    _ => name_of(number, wanted.len()),
+                };
+                return Err(ImageError::WrongSize { what, expected, actual });
             }
         }
-        match self.shape()? {
-            Shape::Layer(layout, _) => {
-                let module = blobs.into_iter().next().expect("one layer was asked for");
+        match shape {
+            Shape::Layer { layout, runtime, .. } => {
+                let mut blobs = blobs.into_iter();
+                let module = blobs.next().expect("one layer was asked for");
                 if module.len() as u64 > limits.module {
                     let what = format!("the module has {} bytes", module.len());
                     return Err(ImageError::TooLarge { what, limit: bytes(limits.module) });
                 }
-                Ok(Extracted { module, layout, defaults: None, warnings: Vec::new() })
+                let mut extracted = Extracted::plain(module, layout);
+                if let Some(runtime) = runtime {
+                    let read = blobs.next().map(|text| RuntimeConfig::parse(&text));
+                    extracted.describe(read.unwrap_or_else(|| Err(runtime_config::too_large(runtime.size))));
+                }
+                Ok(extracted)
             }
             Shape::Container { compat } => container_of(&blobs, limits)?.extract(consumer, compat),
         }

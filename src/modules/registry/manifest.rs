@@ -25,9 +25,10 @@ pub struct Resolved {
 }
 
 impl Resolved {
-    /// What is to be remembered once the module in it is known.
-    pub fn given(&self, module: Digest) -> Given {
-        Given { module, served: Some(self.digest), chosen: Some(self.image).filter(|image| *image != self.digest) }
+    /// What is to be remembered once the module in it is known, and the root id that the image names.
+    pub fn given(&self, module: Digest, root_id: Option<String>) -> Given {
+        let chosen = Some(self.image).filter(|image| *image != self.digest);
+        Given { module, served: Some(self.digest), chosen, root_id }
     }
 }
 

@@ -145,7 +145,7 @@ pub async fn unpack(
     }
     let unpacked = tokio::task::spawn_blocking(move || {
         let extracted = resolved.manifest.extract(read, &limits)?;
-        let given = resolved.given(Digest::of(&extracted.module));
+        let given = resolved.given(Digest::of(&extracted.module), extracted.root_id().map(str::to_owned));
         Ok(Unpacked { extracted, given, room })
     });
     let crashed = |error: tokio::task::JoinError| PullError::Protocol {

@@ -5,7 +5,7 @@ use super::*;
 #[tokio::test(start_paused = true)]
 async fn the_bytes_of_a_plugin_that_is_gone_do_not_stay_in_memory_while_its_proxies_are_connected() {
     let bytes = bytes::Bytes::from(vec![7; 100_000]);
-    let module = Module { digest: Digest::of(&bytes), bytes: bytes.clone(), refusals: Vec::new() };
+    let module = Module { digest: Digest::of(&bytes), bytes: bytes.clone(), refusals: Vec::new(), root_id: None };
     let mut world = World::new();
     world.modules.insert(module_ref("auth"), ModuleState::Ready(Code::Module(Arc::new(module))));
     world.plugin("auth", |_| {}).settle();

@@ -173,7 +173,7 @@ fn module_ref(name: &str) -> ModuleRef {
 
 fn ready(content: &str) -> ModuleState {
     let bytes = content.to_owned().into_bytes();
-    let module = Module { digest: Digest::of(&bytes), bytes: bytes.into(), refusals: Vec::new() };
+    let module = Module { digest: Digest::of(&bytes), bytes: bytes.into(), refusals: Vec::new(), root_id: None };
     ModuleState::Ready(Code::Module(Arc::new(module)))
 }
 

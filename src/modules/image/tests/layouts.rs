@@ -16,8 +16,10 @@ const MANIFEST: &[u8] = b"schemaVersion: 1\nphase: PreAuthZ\npriority: 100\nmodu
 /// What a registry's client does: fetches the blobs that are asked for, and hands them over.
 fn extract_for(consumer: Consumer, image: &Image) -> Result<Extracted, ImageError> {
     let blobs = image.manifest.blobs()?;
-    let fetch = |digest| image.layers.iter().find(|layer| crate::model::Digest::of(layer) == digest).cloned();
-    let blobs: Vec<Bytes> = blobs.iter().map(|blob| fetch(blob.digest).expect("a layer")).collect();
+    let config = Bytes::from_static(b"{}");
+    let stored = || image.layers.iter().chain([&config]);
+    let fetch = |digest| stored().find(|blob| crate::model::Digest::of(blob) == digest).cloned();
+    let blobs: Vec<Bytes> = blobs.iter().map(|blob| fetch(blob.digest).expect("a blob")).collect();
     image.manifest.extract_for(consumer, blobs, &UnpackLimits::default())
 }
 
@@ -67,12 +69,43 @@ fn each_layout_gives_its_module() {
 }
 
 #[test]
-fn only_the_blobs_of_the_module_are_fetched() {
+fn only_the_module_and_what_describes_it_are_fetched() {
     let solo = image(OCI_MANIFEST, SOLO_CONFIG, &[(SOLO_CONFIG, b"{}".to_vec()), (SOLO_LAYER, MODULE.to_vec())]);
+    assert_eq!(solo.manifest.blobs().unwrap(), [&solo.manifest.layers[1], &solo.manifest.layers[0]]);
+    let huge = vec![b' '; (64 << 10) + 1];
+    let solo = image(OCI_MANIFEST, OCI_CONFIG, &[(SOLO_CONFIG, huge), (SOLO_LAYER, MODULE.to_vec())]);
     assert_eq!(solo.manifest.blobs().unwrap(), [&solo.manifest.layers[1]]);
+    assert_eq!(
+        extract(&solo).unwrap().warnings,
+        ["runtime-config.json has 65537 bytes: more than the limit of 65536 bytes; the module is taken without it"]
+    );
     let layers = [tar(&[]), tar(&[File("plugin.wasm", MODULE)])];
     let container = container(&layers);
     assert_eq!(container.manifest.blobs().unwrap(), container.manifest.layers.iter().collect::<Vec<_>>());
+}
+
+#[test]
+fn the_first_root_id_of_a_webassemblyhub_image_is_for_plugins_that_name_none() {
+    let runtime = br#"{"type": "envoy_proxy", "abiVersions": ["v0.2.1"], "config": {"rootIds": ["first", "second"]}}"#;
+    let solo = |runtime: &[u8]| {
+        let layers = [(SOLO_LAYER, MODULE.to_vec()), (SOLO_CONFIG, runtime.to_vec())];
+        extract(&image(OCI_MANIFEST, OCI_CONFIG, &layers)).unwrap()
+    };
+    let read = solo(runtime);
+    assert_eq!((read.root_id(), read.warnings.as_slice()), (Some("first"), &[][..]));
+    assert_eq!(read.runtime.unwrap().abi_versions, ["v0.2.1"]);
+    let broken = solo(b"rootIds: [a]");
+    assert_eq!((broken.root_id(), broken.module.as_ref()), (None, MODULE));
+    assert!(broken.warnings[0].starts_with("runtime-config.json: ") && broken.warnings[0].ends_with("without it"));
+
+    // As the config of the image, where it is no layer; and in a container image, where nobody ever took it.
+    let only_config = image(OCI_MANIFEST, SOLO_CONFIG, &[(SOLO_LAYER, MODULE.to_vec())]);
+    assert_eq!(only_config.manifest.blobs().unwrap(), [&only_config.manifest.layers[0], &only_config.manifest.config]);
+    let layer = tar(&[File("runtime-config.json", runtime), File("plugin.wasm", MODULE)]);
+    let compat = extract(&container(&[layer])).unwrap();
+    assert_eq!((compat.root_id(), compat.runtime.as_ref().unwrap().root_ids.len()), (None, 2));
+    let layer = tar(&[File("runtime-config.json", b"\xff"), File("plugin.wasm", MODULE)]);
+    assert_eq!(extract(&container(&[layer])).unwrap().warnings.len(), 1);
 }
 
 #[test]
