@@ -256,7 +256,7 @@ fn envelope<'n>(document: &'n Node, kind: &str, report: &mut Report<'_>) -> Opti
 }
 
 /// The fields that the cross check speaks of.
-const OUTLINED: [&str; 7] = ["selector", "match", "targetRefs", "lua", "wasm", "listeners", "envoy"];
+const OUTLINED: [&str; 8] = ["selector", "match", "targetRefs", "lua", "wasm", "listeners", "envoy", "imagePullSecret"];
 
 impl Declaration {
     fn new(document: &Node, identity: Option<Identity>, content: Option<Content>, report: Report<'_>) -> Self {

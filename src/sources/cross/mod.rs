@@ -6,6 +6,7 @@
 
 mod plugins;
 mod reach;
+mod secrets;
 mod shapes;
 mod templates;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use crate::model::PluginId;
 pub fn cross_check(loaded: &Loaded, root_namespace: &str) -> Vec<Finding> {
     let mut found = Found { loaded, warnings: Vec::new() };
     plugins::check(loaded, root_namespace, &mut found);
+    secrets::check(loaded, &mut found);
     templates::check(loaded, root_namespace, &mut found);
     found.warnings.sort();
     found.warnings.dedup();

@@ -76,6 +76,41 @@ fn of_a_plugin_that_meets_no_template_nothing_is_said() {
     assert_eq!(told(&text), Vec::<String>::new());
 }
 
+/// A Secret on one line.
+fn secret(id: &str, rest: &str) -> String {
+    let (namespace, name) = id.split_once('/').unwrap();
+    format!("--- {{apiVersion: v1, kind: Secret, metadata: {{name: {name}, namespace: {namespace}}}, {rest}}}\n")
+}
+
+#[test]
+fn a_pull_secret_that_is_not_among_the_manifests_is_told_of() {
+    let extension = "--- {apiVersion: extensions.istio.io/v1alpha1, kind: TrafficExtension, metadata: {name: t, namespace: shop},\n\
+                     spec: {wasm: {url: r/a,\n imagePullSecret: gone}}}\n";
+    let config = "type: kubernetes.io/dockerconfigjson, stringData: {.dockerconfigjson: '{\"auths\": {}}'}";
+    let text = plugin("shop/a", "imagePullSecret: gone")
+        + extension
+        + &plugin("shop/b", "imagePullSecret: pull")
+        + &plugin("other/c", "imagePullSecret: pull")
+        + &plugin("shop/d", "imagePullSecret: opaque")
+        + &plugin("shop/e", "priority: 1")
+        + &secret("shop/pull", config)
+        + &secret("shop/opaque", "stringData: {a: b}");
+    let pulled = "the image is not pulled without it";
+    assert_eq!(
+        told(&text),
+        [
+            format!("1 WasmPlugin shop/a spec.imagePullSecret: no manifest here has the Secret \"gone\" in namespace shop: {pulled}"),
+            format!(
+                "4 TrafficExtension shop/t spec.wasm.imagePullSecret: no manifest here has the Secret \"gone\" in namespace shop: {pulled}"
+            ),
+            format!(
+                "6 WasmPlugin other/c spec.imagePullSecret: no manifest here has the Secret \"pull\" in namespace other (there is one in shop, which is not looked at): {pulled}"
+            ),
+            "7 WasmPlugin shop/d spec.imagePullSecret: the Secret \"opaque\" is of type Opaque, and images need kubernetes.io/dockerconfigjson".to_owned(),
+        ]
+    );
+}
+
 const ROUTES: &str = r#"
 apiVersion: wasmplane.io/v1alpha1
 kind: ProxyTemplate
