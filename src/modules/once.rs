@@ -3,6 +3,7 @@
 //! Credentials are those of the user's own docker config.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
@@ -10,7 +11,7 @@ use super::error::FetchError;
 use super::folders;
 use super::http;
 use super::image::{self, Extracted, Layout, ManifestDefaults, RuntimeConfig, UnpackLimits};
-use super::registry::{self, Access, Client, ImageReference, Keys, PullError, Unpacked};
+use super::registry::{self, Access, Client, ImageReference, Keys, PullError, Session, Unpacked};
 use super::spool::Spools;
 use super::transport::{Limits, Settings, Transport};
 use crate::model::{Digest, ModuleLocation};
@@ -117,12 +118,42 @@ async fn push_with(text: &str, transport: Arc<Transport>, upload: Upload, watch:
     let reference: ImageReference = text.trim_start_matches("oci://").parse()?;
     let client = Client::new(transport);
     let keys = Keys::of_operator(&reference);
-    let mut session = client.sessions(&reference, &keys, Access::Push).next().expect("there is one at least");
-    watch(Progress::Total(upload.blobs.iter().map(|blob| blob.len() as u64).sum()));
-    for blob in upload.blobs {
-        let watch = Arc::clone(&watch);
-        session.upload(blob, Arc::new(move |bytes| watch(Progress::Bytes(bytes)))).await?;
+    let (mut session, mut others) = client.sessions(&reference, &keys, Access::Push);
+    let told = Arc::new(AtomicU64::new(0));
+    watch(Progress::Total(upload.size()));
+    loop {
+        match put(&mut session, &upload, &watch, &told).await {
+            Ok(digest) => return Ok(Pushed { reference: reference.to_string(), digest }),
+            Err(error) => session = others.after(error)?,
+        }
     }
-    let digest = session.put_manifest(upload.manifest, upload.media_type).await?;
-    Ok(Pushed { reference: reference.to_string(), digest })
+}
+
+/// With one credential. `told`: bytes that `watch` has heard of, which are not told again when they are sent again.
+async fn put(
+    session: &mut Session<'_>,
+    upload: &Upload,
+    watch: &Watch,
+    told: &Arc<AtomicU64>,
+) -> Result<Digest, PullError> {
+    let mut done = 0;
+    for blob in &upload.blobs {
+        let (watch, told, sent) = (Arc::clone(watch), Arc::clone(told), AtomicU64::new(done));
+        done += blob.len() as u64;
+        let tell = move |bytes| {
+            let now = (sent.fetch_add(bytes, Ordering::Relaxed) + bytes).min(done);
+            let news = now.saturating_sub(told.fetch_max(now, Ordering::Relaxed));
+            if news > 0 {
+                watch(Progress::Bytes(news));
+            }
+        };
+        session.upload(blob.clone(), Arc::new(tell)).await?;
+    }
+    session.put_manifest(upload.manifest.clone(), upload.media_type).await
+}
+
+impl Upload {
+    fn size(&self) -> u64 {
+        self.blobs.iter().map(|blob| blob.len() as u64).sum()
+    }
 }

@@ -106,11 +106,16 @@ async fn push(registry: &Registry, file: &[u8], rest: &str, flags: &[&str]) -> P
 
 /// As somebody who has logged in, or without credentials.
 async fn push_as(user: Option<User>, registry: &Registry, file: &[u8], rest: &str, flags: &[&str]) -> Printed {
+    push_with(user.map(|user| registry.docker_config(user)), registry, file, rest, flags).await
+}
+
+/// With this docker config.
+async fn push_with(config: Option<String>, registry: &Registry, file: &[u8], rest: &str, flags: &[&str]) -> Printed {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.wasm");
     std::fs::write(&path, file).unwrap();
-    if let Some(user) = user {
-        std::fs::write(folder.path().join("config.json"), registry.docker_config(user)).unwrap();
+    if let Some(config) = config {
+        std::fs::write(folder.path().join("config.json"), config).unwrap();
     }
     let (path, reference) = (path.display().to_string(), registry.reference(rest));
     let arguments = [&["push", &path, &reference, "--format", "json"], flags].concat();
@@ -171,5 +176,21 @@ async fn who_has_logged_in_may_push_and_nobody_else() {
             assert_eq!(elsewhere.code, Some(2), "{elsewhere:?}");
             assert!(!elsewhere.stderr.contains(BOB.password), "{elsewhere:?}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_push_that_the_best_credential_is_not_let_in_for_is_tried_with_the_next_one() {
+    let module = modules::header("x", "y");
+    for guard in [Guard::Passwords, Guard::Tokens] {
+        let Some(registry) = registry(guard).await else { return };
+        let (host, user) = (registry.host(), |password: &str| json!({"username": "bob", "password": password}));
+        // The longest match goes first.
+        let both = |right: &str| json!({"auths": {format!("{host}/bob/a"): user("outdated"), &host: user(right)}});
+        let refused = push_with(Some(both("wrong").to_string()), &registry, &module, "bob/a:v1", &[]).await;
+        assert_eq!((refused.code, refused.stdout.as_str()), (Some(2), ""), "{refused:?}");
+        assert!(refused.stderr.contains("401 Unauthorized") && !refused.stderr.contains("outdated"), "{refused:?}");
+        let pushed = push_with(Some(both(BOB.password).to_string()), &registry, &module, "bob/a:v1", &[]).await;
+        assert_eq!((pushed.code, pushed.stderr.as_str()), (Some(0), ""), "{guard:?} {pushed:?}");
     }
 }

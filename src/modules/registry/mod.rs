@@ -63,40 +63,49 @@ impl Client {
         reference: &'c ImageReference,
         keys: &Keys,
     ) -> Result<(Session<'c>, Resolved), PullError> {
-        let mut sessions = self.sessions(reference, keys, Access::Pull);
+        let (mut session, mut others) = self.sessions(reference, keys, Access::Pull);
         loop {
-            let mut session = sessions.next().expect("there is a session without credentials at least");
             match session.resolve().await {
                 Ok(resolved) => return Ok((session, resolved)),
-                Err(error) if error.is_about_rights() && sessions.len() > 0 => {}
-                Err(error) => return Err(error),
+                Err(error) => session = others.after(error)?,
             }
         }
     }
 
     /// The digest that the reference has now.
     pub async fn current_digest(&self, reference: &ImageReference, keys: &Keys) -> Result<Digest, PullError> {
-        let mut sessions = self.sessions(reference, keys, Access::Pull);
+        let (mut session, mut others) = self.sessions(reference, keys, Access::Pull);
         loop {
-            let mut session = sessions.next().expect("there is a session without credentials at least");
             match session.current_digest().await {
-                Err(error) if error.is_about_rights() && sessions.len() > 0 => {}
-                done => return done,
+                Ok(digest) => return Ok(digest),
+                Err(error) => session = others.after(error)?,
             }
         }
     }
 
-    /// One per credential, best first; one without any where there is none.
+    /// With the best credential, or with none where there is none; and what else may be tried.
     pub fn sessions<'c>(
         &'c self,
         reference: &'c ImageReference,
         keys: &Keys,
         access: Access,
-    ) -> std::vec::IntoIter<Session<'c>> {
+    ) -> (Session<'c>, OtherSessions<'c>) {
         let session =
             |credential| Session::new(self, reference, access, keys.whose.clone(), credential, keys.in_words.clone());
-        let with_credentials: Vec<_> = keys.credentials.iter().cloned().map(Some).map(session).collect();
-        if with_credentials.is_empty() { vec![session(None)].into_iter() } else { with_credentials.into_iter() }
+        let mut credentials = keys.credentials.iter().cloned();
+        let first = session(credentials.next());
+        let others: Vec<_> = credentials.map(Some).map(session).collect();
+        (first, OtherSessions(others.into_iter()))
+    }
+}
+
+/// With the credentials that fit less well, best first.
+pub struct OtherSessions<'c>(std::vec::IntoIter<Session<'c>>);
+
+impl<'c> OtherSessions<'c> {
+    /// The next one, if another credential may do better than the one that this error is of.
+    pub fn after(&mut self, error: PullError) -> Result<Session<'c>, PullError> {
+        if error.is_about_rights() { self.0.next().ok_or(error) } else { Err(error) }
     }
 }
 
