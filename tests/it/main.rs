@@ -8,6 +8,7 @@ mod compile_golden;
 mod compile_outline;
 mod examples;
 mod faults;
+mod http_proxy;
 mod inspect_images;
 mod listener_bytes;
 mod real_bootstraps;

@@ -19,6 +19,7 @@ pub struct ControlPlane {
     config: PathBuf,
     data: PathBuf,
     flags: Vec<String>,
+    environment: Vec<(String, String)>,
     /// Port 0 before the first start; what it got from then on.
     xds: SocketAddr,
     admin: SocketAddr,
@@ -48,7 +49,17 @@ impl ControlPlane {
         }
         let (config, data) = (folder.path().join("config"), folder.path().join("data"));
         let unbound = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self { folder, config, data, flags: Vec::new(), xds: unbound, admin: unbound, starts: 0, process: None }
+        Self {
+            folder,
+            config,
+            data,
+            flags: Vec::new(),
+            environment: Vec::new(),
+            xds: unbound,
+            admin: unbound,
+            starts: 0,
+            process: None,
+        }
     }
 
     /// More flags for `serve`, e.g. `["--root-namespace", "mesh"]`.
@@ -60,6 +71,12 @@ impl ControlPlane {
     /// Another `--config` folder, e.g. that of another control plane.
     pub fn config_dir(mut self, folder: &Path) -> Self {
         self.config = folder.to_owned();
+        self
+    }
+
+    /// A variable of its environment.
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -205,7 +222,7 @@ impl ControlPlane {
         command.arg("serve").arg("--config").arg(self.config());
         command.arg("--module-files").arg(self.modules()).arg("--data-dir").arg(&self.data);
         command.arg("--xds-listen").arg(self.xds.to_string()).arg("--admin-listen").arg(self.admin.to_string());
-        command.args(&self.flags);
+        command.args(&self.flags).envs(self.environment.iter().map(|(name, value)| (name, value)));
         let log = self.folder.path().join(format!("server-{}.log", self.starts));
         LoggedProcess::spawn("wasmplane serve", command, &log).expect("the binary was built")
     }
@@ -240,10 +257,11 @@ pub async fn wasmplane_with(environment: &[(&str, &OsStr)], arguments: &[impl As
     }
 }
 
-/// The binary, without what the shell says about another control plane.
+/// The binary, without what the shell says about another control plane, or about proxies.
 fn command() -> Command {
     let mut command = Command::new(BINARY);
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("WASMPLANE_")) {
+    let is_foreign = |name: &str| name.starts_with("WASMPLANE_") || name.to_ascii_lowercase().ends_with("_proxy");
+    for (name, _) in std::env::vars_os().filter(|(name, _)| is_foreign(&name.to_string_lossy())) {
         command.env_remove(name);
     }
     command.env("RUST_LOG", std::env::var("WASMPLANE_TEST_LOG").as_deref().unwrap_or("info")).kill_on_drop(true);

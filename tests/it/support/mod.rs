@@ -7,6 +7,7 @@ pub mod certificates;
 pub mod control_plane;
 pub mod envoy;
 pub mod http;
+pub mod http_proxy;
 pub mod images;
 pub mod judge;
 pub mod load;
