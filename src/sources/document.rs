@@ -93,6 +93,12 @@ pub(super) fn declarations(file: &Path, document: &Node) -> Vec<Declaration> {
     vec![ours(file, document, (group, version, kind))]
 }
 
+/// Whether `apiVersion` names a group of ours.
+pub(super) fn is_of_our_groups(document: &Node) -> bool {
+    let api_version = document.get("apiVersion").and_then(Node::as_text).unwrap_or_default();
+    api_version.split_once('/').is_some_and(|(group, _)| GROUPS.contains(&group))
+}
+
 /// Says which of the two is missing, and what was written in its place.
 fn no_resource(document: &Node) -> String {
     let Value::Map(entries) = &document.value else {
@@ -270,7 +276,7 @@ impl Declaration {
 }
 
 /// `document` as JSON that is YAML as well: what only JSON allows within quotes is escaped.
-fn json_text(document: &Node) -> String {
+pub(super) fn json_text(document: &Node) -> String {
     let is_odd =
         |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}');
     let text = document.to_json().to_string();

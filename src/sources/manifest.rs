@@ -4,7 +4,7 @@ use std::path::Path;
 use std::thread;
 
 use super::document::{Declaration, declarations};
-use super::yaml::{self, BrokenText, Place};
+use super::yaml::{self, BrokenText, Node, Place};
 
 /// The largest file that is read.
 pub(super) const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
@@ -23,24 +23,36 @@ pub(super) struct Manifest {
 
 /// Reads `bytes`; text that is broken anywhere is refused whole, with one reason.
 pub(super) fn parse(file: &Path, bytes: &[u8]) -> Result<Manifest, BrokenText> {
+    parse_text(file, text(bytes)?)
+}
+
+/// The text of a file's bytes.
+pub(super) fn text(bytes: &[u8]) -> Result<&str, BrokenText> {
     if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err(BrokenText { place: Place::default(), reason: too_large(bytes.len() as u64) });
     }
-    let text = std::str::from_utf8(bytes).map_err(|error| {
+    std::str::from_utf8(bytes).map_err(|error| {
         let line = bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
         BrokenText { place: Place { line, column: 0 }, reason: "is no UTF-8 text".to_owned() }
-    })?;
-    parse_text(file, text)
+    })
 }
 
 /// Reads `text`, of whatever length.
 pub(super) fn parse_text(file: &Path, text: &str) -> Result<Manifest, BrokenText> {
-    apart(|| parse_here(file, text))
+    documents(text, |documents| Manifest {
+        is_empty: documents.is_empty(),
+        declarations: documents.iter().flat_map(|document| declarations(file, document)).collect(),
+    })
+}
+
+/// What `read` makes of all documents of `text`. It may be recursive, as the parser is.
+pub(super) fn documents<T: Send>(text: &str, read: impl FnOnce(Vec<Node>) -> T + Send) -> Result<T, BrokenText> {
+    apart(|| yaml::parse(text).map(read))
 }
 
 /// Parses on a thread of its own: nobody knows whose thread this is, and a deep document needs more stack than most
 /// threads have. A parser that crashes costs its own file and no other.
-fn apart(parse: impl FnOnce() -> Result<Manifest, BrokenText> + Send) -> Result<Manifest, BrokenText> {
+fn apart<T: Send>(parse: impl FnOnce() -> Result<T, BrokenText> + Send) -> Result<T, BrokenText> {
     thread::scope(|scope| {
         let thread = thread::Builder::new().name("manifest".to_owned()).stack_size(STACK_BYTES);
         let parsing = thread.spawn_scoped(scope, parse);
@@ -54,12 +66,6 @@ fn apart(parse: impl FnOnce() -> Result<Manifest, BrokenText> + Send) -> Result<
             Err(BrokenText { place: Place::default(), reason: reason.to_owned() })
         })
     })
-}
-
-fn parse_here(file: &Path, text: &str) -> Result<Manifest, BrokenText> {
-    let documents = yaml::parse(text)?;
-    let all = documents.iter().flat_map(|document| declarations(file, document)).collect();
-    Ok(Manifest { is_empty: documents.is_empty(), declarations: all })
 }
 
 pub(super) fn too_large(bytes: u64) -> String {
@@ -97,7 +103,7 @@ mod tests {
 
     #[test]
     fn a_file_that_crashes_the_parser_is_told_and_stops_no_other() {
-        let reason = apart(|| panic!("a bug in the parser")).unwrap_err().reason;
+        let reason = apart::<()>(|| panic!("a bug in the parser")).unwrap_err().reason;
         assert!(reason.starts_with("cannot be read: reading it crashed"), "{reason}");
     }
 

@@ -13,6 +13,7 @@
 //!              └ pull_secret
 //!   memory ─ merge                        the last good content of each file, made one
 //!   cross                                 what only shows where all of it is looked at together
+//!   share                                 texts without credentials, for a control plane to judge
 //! ```
 //!
 //! A file is read when it was closed after writing or renamed into place. What is broken, has turned empty, is refused
@@ -42,6 +43,7 @@ mod proxy_template;
 mod pull_secret;
 mod report;
 mod scanner;
+mod share;
 mod traffic;
 mod traffic_extension;
 #[cfg(test)]
@@ -63,6 +65,7 @@ pub use self::directory::{Directory, missing};
 use self::memory::{Memory, Scan, Seen};
 use self::report::about_file;
 use self::scanner::{Scanner, Writes};
+pub use self::share::{Shared, share};
 use self::yaml::{Node, Place};
 use crate::model::{Plugin, PluginId, ProxyTemplate, PullSecret, TemplateId};
 

@@ -1,9 +1,14 @@
 //! What `explain` and `diff` say of a connected Envoy, beside what then happens on it.
 
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 use wasmplane::commands::bootstrap::Protocol;
 
-use crate::support::control_plane::Printed;
+use crate::support::control_plane::{Printed, wasmplane};
 use crate::support::envoy::{CHAIN, Envoy, FILTER, NO_WASM, envoy};
 use crate::support::modules;
 use crate::support::scene::{Scene, plugin};
@@ -116,4 +121,60 @@ async fn a_connected_envoy_is_explained() {
         let off = json!({"plugin": "default/off", "reason": "match[0] wants mode CLIENT and the listener is INBOUND"});
         assert_eq!(answer["listeners"][0]["skipped"], json!([off]));
     }
+}
+
+/// Stands in front of a server and keeps what it is told.
+async fn listener_in(server: SocketAddr) -> (SocketAddr, Arc<Mutex<Vec<u8>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, heard) = (listener.local_addr().unwrap(), Arc::<Mutex<Vec<u8>>>::default());
+    let keep = Arc::clone(&heard);
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let (keep, server) = (Arc::clone(&keep), TcpStream::connect(server).await.unwrap());
+            tokio::spawn(async move {
+                let ((mut from, mut back), (mut answers, mut to)) = (client.into_split(), server.into_split());
+                tokio::spawn(async move { tokio::io::copy(&mut answers, &mut back).await });
+                let mut chunk = vec![0; 64 << 10];
+                while let Ok(length @ 1..) = from.read(&mut chunk).await {
+                    keep.lock().unwrap().extend_from_slice(&chunk[..length]);
+                    to.write_all(&chunk[..length]).await.unwrap();
+                }
+            });
+        }
+    });
+    (address, heard)
+}
+
+#[tokio::test]
+async fn the_passwords_of_secrets_do_not_travel_to_the_control_plane_that_is_asked() {
+    let scene = Scene::start().await;
+    scene.plugin("one", "oci://r.test/one:v1", json!({}));
+    scene.until_status("default/one", "known", |status| !status.is_null()).await;
+    let secret = |name: &str, config: &str| {
+        json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": "default"},
+            "type": "kubernetes.io/dockerconfigjson", "stringData": {".dockerconfigjson": config},
+        })
+    };
+    let good = secret("pull", r#"{"auths": {"r.test": {"username": "u", "password": "hunter2"}}}"#);
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": [secret("other", "hunter2"), good]});
+    let change = Change::of(&scene)
+        .with("one.yaml", &plugin("one", "oci://r.test/one:v2", json!({"imagePullSecret": "pull"})))
+        .with("secrets.yaml", &list.to_string())
+        .with("broken.yaml", "kind: Secret\nstringData: {a: hunter2\n");
+    let (address, heard) = listener_in(scene.control.admin()).await;
+    let (folder, address) = (change.folder.path().display().to_string(), address.to_string());
+    let printed = wasmplane(&["diff", "--config", &folder, "--server", &address, "--format", "json"]).await;
+    let heard = String::from_utf8_lossy(&heard.lock().unwrap()).into_owned();
+    assert!(heard.contains("oci://r.test/one:v2") && !heard.contains("hunter2"), "{heard}");
+
+    // The answer is whole all the same.
+    assert_eq!(printed.code, Some(1), "{printed:?}");
+    let answer = printed.json();
+    let fields: Vec<_> = answer["manifests"][0]["fields"].as_array().unwrap().iter().map(|it| &it["field"]).collect();
+    assert_eq!(fields, ["url", "imagePullSecret"], "{answer:#}");
+    let rejected: Vec<_> = answer["rejected"].as_array().unwrap().iter().map(|it| it["resource"].clone()).collect();
+    let broken = change.folder.path().join("broken.yaml").display().to_string();
+    assert_eq!(rejected, [json!(broken), json!("Secret default/other")], "{answer:#}");
+    assert!(!printed.stdout.contains("hunter2"));
 }

@@ -13,7 +13,7 @@ use crate::compile::{MAX_WORKLOADS, representatives};
 use crate::model::EnvoyVersion;
 use crate::plane::{self, Subject};
 use crate::protobuf::admin::{DiffManifestsRequest, DiffManifestsResponse, ManifestFile};
-use crate::sources::{self, Loaded};
+use crate::sources::{self, Loaded, Shared};
 
 /// What a change of manifests would touch: proxies, listeners, resources, and which listeners would drain.
 ///
@@ -102,15 +102,18 @@ fn ask(args: &Args) -> anyhow::Result<DiffManifestsResponse> {
     if let Some(first) = unreadable.first() {
         anyhow::bail!("{}: {}", first.file.display(), first.reason);
     }
-    let file = |(path, bytes): (PathBuf, Vec<u8>)| {
-        // What is no UTF-8 is refused, here as in a file of the server's own.
-        let text = String::from_utf8(bytes).map_err(|_| anyhow::anyhow!("{}: is no UTF-8 text", path.display()))?;
-        Ok(ManifestFile { path: path.display().to_string(), text })
-    };
-    let files = texts.into_iter().map(file).collect::<anyhow::Result<Vec<_>>>()?;
+    let Shared { texts, faults } = sources::share(texts);
+    let file = |(path, text): (PathBuf, String)| ManifestFile { path: path.display().to_string(), text };
+    let files = texts.into_iter().map(file).collect();
     let request = DiffManifestsRequest { files, show_config: args.show_config };
     let answer = block_on(async { Ok(args.server.connect().await?.diff_manifests(request).await) })?;
-    Ok(answer.map_err(|status| anyhow::anyhow!("--server: {}", status.message()))?.into_inner())
+    let mut diff = answer.map_err(|status| anyhow::anyhow!("--server: {}", status.message()))?.into_inner();
+    // What was not sent is told from here.
+    let is_broken =
+        |name: &str| faults.iter().any(|it| it.resource.is_empty() && it.file.display().to_string() == name);
+    diff.rejected.retain(|remark| !is_broken(&remark.resource));
+    diff.rejected.extend(faults.iter().map(plane::fault));
+    Ok(diff)
 }
 
 #[cfg(test)]
