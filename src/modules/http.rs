@@ -35,8 +35,7 @@ async fn get_unhurried(transport: &Transport, spools: &Spools, url: &str) -> Res
     if response.content_length().is_some_and(|announced| announced > limit) {
         return Err(too_large(url, limit));
     }
-    let at_most = response.content_length().unwrap_or(limit).saturating_add(limit);
-    let mut batch = spools.batch(at_most).await;
+    let mut batch = spools.batch().await;
     let spool = batch.open().await.map_err(|error| failed(url, error.to_string()))?;
     Ok((body(response, spool, url, limit).await?, batch))
 }

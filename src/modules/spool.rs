@@ -1,7 +1,10 @@
 //! Where downloads go while they come: unnamed files beside the store, so that slow servers hold no memory, and nothing
 //! is left behind by a crash. Only what is complete is read into memory, and only so much of it at a time.
 //!
-//! Where the data folder cannot be written, downloads are kept in memory, within the same limit.
+//! Where the data folder cannot be written, downloads are kept in memory as far as they have come, within a limit of
+//! their own. Who finds no room there fails at once and tries again later: it waits for no server that takes its time.
+
+mod arrived;
 
 use std::fs::File;
 use std::io;
@@ -13,18 +16,24 @@ use sha2::Digest as _;
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _, AsyncWriteExt as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use arrived::Arrived;
+
 use super::image::UnpackLimits;
 use super::registry::PullError;
 use crate::model::Digest;
 
 /// Of downloads in memory while they are unpacked and inspected, and of what they unpack to. Two of the largest modules.
 const MEMORY: u64 = 512 << 20;
+/// Of downloads on their way where they cannot be on disk: one image of the largest kind.
+const ARRIVING: u64 = 512 << 20;
 /// Permits are counted in these.
 const UNIT: u64 = 1 << 10;
 
 pub struct Spools {
     place: Place,
     memory: Arc<Semaphore>,
+    /// Nobody waits for these: what holds some may wait for `memory`.
+    arriving: Arc<Semaphore>,
 }
 
 enum Place {
@@ -40,6 +49,7 @@ enum Place {
 #[derive(Debug)]
 pub struct Room {
     _permits: OwnedSemaphorePermit,
+    _arrived: Option<Arc<Arrived>>,
 }
 
 /// A download on its way, hashed as it comes.
@@ -57,7 +67,12 @@ const MAGIC: &[u8] = b"\0asm";
 
 enum Content {
     File(tokio::fs::File),
-    Memory(Vec<u8>),
+    Memory {
+        content: Vec<u8>,
+        /// Bytes that there is room for: those before a restart are not asked for again.
+        paid: u64,
+        arrived: Arc<Arrived>,
+    },
 }
 
 /// A whole download.
@@ -100,27 +115,32 @@ impl Spools {
     }
 
     fn at(place: Place) -> Self {
-        Self { place, memory: Arc::new(Semaphore::new((MEMORY / UNIT) as usize)) }
+        let of = |bytes: u64| Arc::new(Semaphore::new((bytes / UNIT) as usize));
+        Self { place, memory: of(MEMORY), arriving: of(ARRIVING) }
     }
 
     /// Waits until so many bytes may be in memory. More than there ever are is all of them.
     pub async fn room(&self, bytes: u64) -> Room {
         let units = bytes.min(MEMORY).div_ceil(UNIT) as u32;
         let permits = Arc::clone(&self.memory).acquire_many_owned(units).await;
-        Room { _permits: permits.expect("the semaphore is never closed") }
+        Room { _permits: permits.expect("the semaphore is never closed"), _arrived: None }
     }
 
-    /// For downloads that belong together, of so many bytes at most and what they unpack to.
-    pub async fn batch(&self, at_most: u64) -> Batch {
-        let (folder, first) = match &self.place {
-            Place::Folder(folder) => (folder.clone(), open_unnamed(folder.clone()).await.ok()),
-            Place::Memory => (PathBuf::new(), None),
+    /// For downloads that belong together.
+    pub async fn batch(&self) -> Batch {
+        let (folder, opened) = match &self.place {
+            Place::Folder(folder) => (folder.clone(), open_unnamed(folder.clone()).await),
+            Place::Memory => (PathBuf::new(), Err(io::Error::other("there is no data folder"))),
             #[cfg(test)]
-            Place::Device(path) => (path.clone(), File::options().write(true).open(path).ok()),
+            Place::Device(path) => (path.clone(), File::options().write(true).open(path)),
         };
-        // All at once: who holds some and waits for more could wait for one who does the same.
-        let room = if first.is_none() { Some(self.room(at_most).await) } else { None };
-        Batch { folder, first, room }
+        match opened {
+            Ok(file) => Batch { folder, first: Some(file), arrived: None },
+            Err(error) => {
+                let arrived = Arrived::new(&self.arriving, &error);
+                Batch { folder, first: None, arrived: Some(Arc::new(arrived)) }
+            }
+        }
     }
 }
 
@@ -130,15 +150,15 @@ pub struct Batch {
     /// Opened to see whether the folder can be used.
     first: Option<File>,
     /// Where they are in memory.
-    room: Option<Room>,
+    arrived: Option<Arc<Arrived>>,
 }
 
 impl Batch {
     pub async fn open(&mut self) -> Result<Spool, Failed> {
         let folder = self.folder.clone();
-        let content = match (self.first.take(), &self.room) {
+        let content = match (self.first.take(), &self.arrived) {
             (Some(file), _) => Content::File(tokio::fs::File::from_std(file)),
-            (None, Some(_)) => Content::Memory(Vec::new()),
+            (None, Some(arrived)) => Content::Memory { content: Vec::new(), paid: 0, arrived: Arc::clone(arrived) },
             (None, None) => {
                 let opened = open_unnamed(folder.clone()).await;
                 let file = opened.map_err(|cause| Failed { folder: folder.clone(), cause })?;
@@ -150,10 +170,7 @@ impl Batch {
 
     /// For reading and unpacking what is downloaded.
     pub async fn room(self, spools: &Spools, bytes: u64) -> Room {
-        match self.room {
-            Some(room) => room,
-            None => spools.room(bytes).await,
-        }
+        Room { _arrived: self.arrived, ..spools.room(bytes).await }
     }
 }
 
@@ -176,7 +193,11 @@ impl Spool {
         self.length += bytes.len() as u64;
         match &mut self.content {
             Content::File(file) => file.write_all(bytes).await.map_err(|cause| self.failed(cause)),
-            Content::Memory(content) => {
+            Content::Memory { content, paid, arrived } => {
+                if self.length > *paid {
+                    let grown = arrived.grow(self.length - *paid);
+                    *paid += grown.map_err(|cause| Failed { folder: self.folder.clone(), cause })?;
+                }
                 content.extend_from_slice(bytes);
                 Ok(())
             }
@@ -188,7 +209,7 @@ impl Spool {
         (self.hasher, self.length, self.head) = (sha2::Sha256::new(), 0, Vec::new());
         let restarted = match &mut self.content {
             Content::File(file) => restart_file(file).await,
-            Content::Memory(content) => {
+            Content::Memory { content, .. } => {
                 content.clear();
                 Ok(())
             }
@@ -243,7 +264,7 @@ impl Spooled {
     pub async fn read(self) -> Result<Bytes, Failed> {
         let failed = |cause| Failed { folder: self.folder.clone(), cause };
         match self.content {
-            Content::Memory(mut content) => {
+            Content::Memory { mut content, .. } => {
                 content.shrink_to_fit();
                 Ok(content.into())
             }
@@ -258,47 +279,4 @@ impl Spooled {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn what_goes_in_comes_out_and_leaves_no_file() {
-        let data_dir = tempfile::tempdir().unwrap();
-        for spools in [Spools::beside_store(data_dir.path()), Spools::in_memory()] {
-            let mut spool = spools.batch(100).await.open().await.unwrap();
-            spool.write(b"wrong").await.unwrap();
-            spool.restart().await.unwrap();
-            spool.write(b"some ").await.unwrap();
-            spool.write(b"bytes").await.unwrap();
-            let spooled = spool.finish().await.unwrap();
-            assert_eq!((spooled.digest(), spooled.len()), (Digest::of(b"some bytes"), 10));
-            assert_eq!(spooled.read().await.unwrap(), "some bytes");
-        }
-        assert_eq!(std::fs::read_dir(data_dir.path().join("modules")).unwrap().count(), 0);
-    }
-
-    #[tokio::test]
-    async fn a_full_disk_is_said_with_its_folder() {
-        let spools = Spools::on_device(Path::new("/dev/full"));
-        let mut spool = spools.batch(100).await.open().await.unwrap();
-        let written = match spool.write(b"bytes").await {
-            Ok(()) => spool.finish().await.map(drop),
-            Err(failed) => Err(failed),
-        };
-        let said = written.unwrap_err().about("blob sha256:x").to_string();
-        assert_eq!(said, "blob sha256:x: cannot be kept in /dev/full: No space left on device (os error 28)");
-    }
-
-    #[tokio::test]
-    async fn memory_is_handed_out_up_to_its_limit_and_no_wish_is_too_large() {
-        let spools = Spools::in_memory();
-        let all = spools.room(u64::MAX).await;
-        assert_eq!(spools.memory.available_permits(), 0);
-        drop(all);
-        let mut batch = spools.batch(u64::MAX).await;
-        let _spools = (batch.open().await.unwrap(), batch.open().await.unwrap());
-        drop(batch.room(&spools, u64::MAX).await);
-        let _two = (spools.room(MEMORY / 2).await, spools.room(MEMORY / 2 - UNIT).await);
-        assert_eq!(spools.memory.available_permits(), 1);
-    }
-}
+mod tests;

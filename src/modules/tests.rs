@@ -40,6 +40,8 @@ fn module(number: u32) -> Vec<u8> {
 enum Answer {
     Status(u16),
     Body(Vec<u8>),
+    /// The beginning of a body, and then nothing more.
+    Beginning(Vec<u8>),
     Silence,
 }
 
@@ -81,6 +83,11 @@ async fn respond(State((answer, requests)): State<(Arc<Mutex<Answer>>, Arc<Atomi
     match answer {
         Answer::Status(code) => ::http::StatusCode::from_u16(code).unwrap().into_response(),
         Answer::Body(body) => body.into_response(),
+        Answer::Beginning(body) => {
+            let rest = futures::stream::once(std::future::pending());
+            let begun = futures::stream::once(async { Ok::<_, std::convert::Infallible>(body) });
+            axum::body::Body::from_stream(futures::StreamExt::chain(begun, rest)).into_response()
+        }
         Answer::Silence => std::future::pending().await,
     }
 }
@@ -376,6 +383,25 @@ async fn without_a_folder_to_write_modules_are_delivered_from_memory() {
     assert_eq!(room.ready(&wanted, &module(1)).await.bytes, module(1));
     let fault = room.modules.stats().store_fault.unwrap();
     assert!(fault.starts_with(&data_dir.display().to_string()), "{fault}");
+}
+
+#[tokio::test]
+async fn without_a_folder_to_write_slow_servers_delay_nobody_either() {
+    let parent = tempfile::tempdir().unwrap();
+    let data_dir = parent.path().join("data");
+    fs::write(&data_dir, b"a file is in the way").unwrap();
+    let room = Running::start(&data_dir, &[]);
+    let (slow, slower) =
+        (Server::start(Answer::Beginning(vec![0; 1000])), Server::start(Answer::Beginning(vec![0; 9])));
+    let (slow, slower, good) = (slow.await, slower.await, Server::start(Answer::Body(module(1))).await);
+    room.want([&slow.reference("a"), &slow.reference("b"), &slower.reference("a")]);
+    while slow.requests() + slower.requests() < 3 {
+        tokio::task::yield_now().await;
+    }
+    let wanted = good.reference("a");
+    room.want([&slow.reference("a"), &slow.reference("b"), &slower.reference("a"), &wanted]);
+    room.ready(&wanted, &module(1)).await;
+    room.stop().await;
 }
 
 #[tokio::test]

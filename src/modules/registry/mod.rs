@@ -128,8 +128,7 @@ impl Session<'_> {
         if let Some(blob) = wanted.iter().find(|blob| blob.size > limits.size) {
             return Err(PullError::TooLarge { what: format!("blob sha256:{}", blob.digest), limit: limits.size });
         }
-        let in_all = wanted.iter().fold(limits.size, |sum, blob| sum.saturating_add(blob.size));
-        let mut batch = spools.batch(in_all).await;
+        let mut batch = spools.batch().await;
         let mut blobs = Vec::new();
         for blob in wanted {
             let spool = batch.open().await.map_err(|failed| failed.about("the image"))?;
