@@ -255,9 +255,14 @@ impl Spooled {
         self.length
     }
 
-    /// What reading and unpacking it may take. What is a module already is not unpacked.
+    /// What reading and unpacking a body may take. What is a module already is not unpacked; what is in an archive may be
+    /// packed once more, and is there beside what comes out of it.
     pub fn memory(&self, limits: &UnpackLimits) -> u64 {
-        if self.is_module { self.length } else { self.length.saturating_add(limits.module) }
+        if self.is_module {
+            self.length
+        } else {
+            self.length.saturating_add(limits.module).saturating_add(limits.memory())
+        }
     }
 
     /// Into memory, once: the caller has the room for it.

@@ -104,6 +104,11 @@ impl Manifest {
         Ok(blobs)
     }
 
+    /// Whether the module has to be unpacked, which takes memory.
+    pub fn is_packed(&self) -> bool {
+        matches!(self.shape(), Ok(Shape::Container { .. }))
+    }
+
     pub(super) fn shape(&self) -> Result<Shape<'_>, ImageError> {
         let plain =
             |layout, media_type| Ok(Shape::Layer { layout, module: self.only_layer(media_type)?, runtime: None });

@@ -22,7 +22,8 @@ pub struct UnpackLimits {
     pub depth: usize,
     /// Wrappings in one another: gzip, zstd and tar each count as one.
     pub nesting: usize,
-    /// Power of two of the memory that zstd may ask for. 27 is what its own tool takes without being told to.
+    /// Power of two of the memory that zstd may ask for, an eighth of it where it is within zstd. 27 is what its own tool
+    /// takes without being told to.
     pub window_log: u32,
 }
 
@@ -38,6 +39,13 @@ impl Default for UnpackLimits {
             nesting: 4,
             window_log: 27,
         }
+    }
+}
+
+impl UnpackLimits {
+    /// Bytes that one unpacking takes beside what it reads: the module, and what decoders look back at.
+    pub fn memory(&self) -> u64 {
+        self.module.saturating_add(1 << self.window_log)
     }
 }
 
@@ -95,7 +103,12 @@ pub struct Watched<'a, R> {
 
 impl<R: Read> Read for Watched<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.reader.read(buffer)?;
+        let read = self.reader.read(buffer).inspect_err(|error| {
+            // Zstd's own words, which never are that something is missing, though what it is within may be at its end.
+            if error.kind() == io::ErrorKind::Other {
+                self.budget.is_at_end.set(false);
+            }
+        })?;
         self.budget.is_at_end.set(read == 0 && !buffer.is_empty());
         let unpacked = self.budget.unpacked.get().saturating_add(read as u64);
         self.budget.unpacked.set(unpacked);

@@ -25,6 +25,9 @@ impl fmt::Display for Packing {
     }
 }
 
+/// Less than this zstd does not work with.
+const SMALLEST_WINDOW_LOG: u32 = 10;
+
 /// As much as a tar header: enough to tell everything apart.
 const HEAD: usize = 512;
 
@@ -47,7 +50,7 @@ pub fn open<'a>(what: &str, content: &'a [u8], nesting: usize, budget: &'a Budge
             return Err(too_often(what, budget.limits.nesting));
         }
         packing.push(compression);
-        let decoded = decode(compression, opened.reader, budget).map_err(failed)?;
+        let decoded = decode(&packing, opened.reader, budget).map_err(failed)?;
         opened = Opened { packing, ..peek(decoded).map_err(failed)? };
     }
     if opened.packing.is_empty() {
@@ -78,11 +81,14 @@ fn compression(head: &[u8]) -> Option<Packing> {
     }
 }
 
-fn decode<'a>(packing: Packing, reader: Box<dyn Read + 'a>, budget: &'a Budget) -> io::Result<Box<dyn Read + 'a>> {
-    Ok(match packing {
-        Packing::Zstd => {
+/// Takes the last of `packing` off.
+fn decode<'a>(packing: &[Packing], reader: Box<dyn Read + 'a>, budget: &'a Budget) -> io::Result<Box<dyn Read + 'a>> {
+    Ok(match packing.last() {
+        Some(Packing::Zstd) => {
             let mut decoder = ZstdDecoder::new(reader)?;
-            decoder.window_log_max(budget.limits.window_log)?;
+            // Decoders within one another work at the same time, each with memory of its own.
+            let outer = packing.iter().filter(|it| **it == Packing::Zstd).count() as u32 - 1;
+            decoder.window_log_max(budget.limits.window_log.saturating_sub(3 * outer).max(SMALLEST_WINDOW_LOG))?;
             Box::new(budget.watch(decoder))
         }
         _ => Box::new(budget.watch(MultiGzDecoder::new(reader))),

@@ -146,7 +146,8 @@ pub async fn unpack(
     limits: UnpackLimits,
 ) -> Result<Unpacked, PullError> {
     let Downloaded { blobs, batch } = downloaded;
-    let room = batch.room(spools, blobs.iter().map(|blob| blob.memory(&limits)).sum()).await;
+    let unpacked = if resolved.manifest.is_packed() { limits.memory() } else { 0 };
+    let room = batch.room(spools, blobs.iter().map(Spooled::len).fold(unpacked, u64::saturating_add)).await;
     let mut read = Vec::new();
     for blob in blobs {
         read.push(blob.read().await.map_err(|failed| failed.about("a downloaded blob"))?);

@@ -72,7 +72,11 @@ fn a_zstd_frame_that_asks_for_much_memory_is_refused() {
     encoder.write_all(&[MODULE, &[0; 100_000]].concat()).unwrap();
     let frame = encoder.finish().unwrap();
     assert_eq!(error(frame.clone()), "the body: damaged: Frame requires too much memory for decoding");
-    assert!(unwrap(frame.into(), &UnpackLimits::default()).is_ok());
+    assert!(unwrap(frame.clone().into(), &UnpackLimits::default()).is_ok());
+    // Within another frame, whose decoder works at the same time.
+    let within = unwrap(zstd(&frame).into(), &UnpackLimits::default()).unwrap_err().to_string();
+    assert_eq!(within, "the body: damaged: Frame requires too much memory for decoding");
+    assert!(unwrap(zstd(&zstd(&zstd(MODULE))).into(), &UnpackLimits::default()).is_ok());
 }
 
 #[test]
