@@ -1,4 +1,4 @@
-//! Images from a real registry: every layout is pulled, checked and seen in traffic.
+//! Modules in every packing, from a real registry and over http: pulled, checked and seen in traffic, or refused.
 
 use std::collections::BTreeMap;
 
@@ -8,6 +8,7 @@ use wasmplane::model::Digest;
 
 use crate::support::envoy::CHAIN;
 use crate::support::images::{LAYOUTS, container, gzip, layout, tar};
+use crate::support::module_server::ModuleServer;
 use crate::support::modules;
 use crate::support::registry::{Guard, registry};
 use crate::support::scene::Scene;
@@ -95,5 +96,58 @@ async fn an_image_without_use_says_so_and_stops_nobody_else() {
     for (name, _, reason) in images {
         let said = |status: &Value| status.to_string().contains(reason);
         scene.until_status(&format!("default/{name}"), reason, said).await;
+    }
+}
+
+#[tokio::test]
+async fn modules_over_http_are_unpacked_however_they_are_packed_and_seen_in_traffic() {
+    let server = ModuleServer::start().await;
+    let Some((scene, _running)) = Scene::with_envoy(CHAIN, Protocol::Delta).await else { return };
+    let zstd = |content: &[u8]| zstd::encode_all(content, 0).unwrap();
+    let pack = |name: &str, module: &[u8]| match name {
+        "raw" => module.to_vec(),
+        "gzip" => gzip(module),
+        "zstd" => zstd(module),
+        "tar" => tar(&[("README", b"x"), ("lib/a.wasm", module)]),
+        "nested" => gzip(&tar(&[("plugin.wasm", &zstd(module))])),
+        _ => gzip(&tar(&[("manifest.yaml", b"phase: PreAuthZ\npriority: 1\nmodule: b.wasm"), ("b.wasm", module)])),
+    };
+    let names = ["raw", "gzip", "zstd", "tar", "nested", "maistra"];
+    for name in names {
+        // Neither the path nor a header says how.
+        server.put(&format!("/{name}"), pack(name, &modules::header(&format!("x-{name}"), "here")));
+        scene.plugin(name, &server.url(&format!("/{name}")), json!({}));
+    }
+    for name in names {
+        scene.until_header(&format!("x-{name}"), Some("here")).await;
+    }
+    assert_eq!(scene.metric(r#"wasmplane_module_fetches_total{scheme="http",result="fetched"}"#).await, 6);
+}
+
+#[tokio::test]
+async fn failures_are_counted_by_their_reason() {
+    let Some(registry) = registry(Guard::Passwords).await else { return };
+    let (server, scene) = (ModuleServer::start().await, Scene::start().await);
+    server.put("/text", b"no module".to_vec());
+    server.fail("/broken", axum::http::StatusCode::BAD_GATEWAY);
+    let oci = format!("oci://{}", registry.reference("a:v1"));
+    let cases = [
+        ("denied", oci.clone(), json!({}), "oci", "denied"),
+        ("secret", oci, json!({"imagePullSecret": "none"}), "oci", "secret"),
+        ("gone", server.url("/gone"), json!({}), "http", "not_found"),
+        ("broken", server.url("/broken"), json!({}), "http", "server_error"),
+        ("text", server.url("/text"), json!({}), "http", "refused"),
+        ("pin", server.url("/text"), json!({"sha256": "0".repeat(64)}), "http", "digest_mismatch"),
+        ("nobody", "http://127.0.0.1:1/a".to_owned(), json!({}), "http", "transport"),
+        ("file", format!("file://{}/none", scene.control.modules().display()), json!({}), "file", "file"),
+    ];
+    for (name, url, spec, _, _) in &cases {
+        scene.plugin(name, url, spec.clone());
+    }
+    for (name, _, _, scheme, reason) in &cases {
+        let failed = |status: &Value| status["moduleError"].as_str().is_some_and(|it| !it.is_empty());
+        scene.until_status(&format!("default/{name}"), "failed", failed).await;
+        let series = format!("wasmplane_module_failures_total{{scheme=\"{scheme}\",reason=\"{reason}\"}}");
+        assert!(scene.metric(&series).await >= 1, "{series}");
     }
 }

@@ -106,3 +106,25 @@ async fn a_push_that_the_best_credential_is_not_let_in_for_is_tried_with_the_nex
         assert_eq!((pushed.code, pushed.stderr.as_str()), (Some(0), ""), "{guard:?} {pushed:?}");
     }
 }
+
+#[tokio::test]
+async fn a_terminal_sees_a_bar_and_a_file_does_not() {
+    let Some(registry) = registry(Guard::Nobody).await else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.wasm");
+    std::fs::write(&file, modules::hello()).unwrap();
+    let reference = registry.reference("a:v1");
+    let binary = env!("CARGO_BIN_EXE_wasmplane");
+    for (command, word) in [
+        (format!("{binary} push {} {reference}", file.display()), "pushing"),
+        (format!("{binary} inspect oci://{reference}"), "fetching"),
+    ] {
+        let quiet = tokio::process::Command::new("sh").args(["-c", &command]).output().await.unwrap();
+        assert!(quiet.status.success() && !String::from_utf8_lossy(&quiet.stderr).contains(word), "{quiet:?}");
+        // `script` gives it a terminal.
+        let script = tokio::process::Command::new("script").args(["-qec", &command, "/dev/null"]).output().await;
+        let Ok(seen) = script else { return eprintln!("SKIPPED: no `script` to make a terminal with") };
+        let text = String::from_utf8_lossy(&seen.stdout);
+        assert!(seen.status.success() && text.contains(word), "{text}");
+    }
+}

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use wasmplane::commands::bootstrap::Protocol;
@@ -15,7 +15,9 @@ use wasmplane::modules::{
     Certificate, Modules, NetworkSettings, Progress, Settings, TagRefresh, Upload, fetch_once, push,
 };
 
+use crate::support::control_plane::wasmplane_with;
 use crate::support::envoy::CHAIN;
+use crate::support::images::layout;
 use crate::support::load::Load;
 use crate::support::registry::{ALICE, ALICE_REFRESH_TOKEN, BOB, Guard, Registry, User, image, registry, tls_registry};
 use crate::support::scene::Scene;
@@ -343,4 +345,37 @@ async fn an_image_runs_in_envoy_and_goes_on_after_a_restart_without_registry() {
     report.assert_untouched(2);
     let said = all_text(&scene.control.data()) + &scene.control.log();
     assert!(!said.contains(ALICE.password), "the password is on disk or in the log");
+}
+
+#[tokio::test]
+async fn a_program_that_a_docker_config_names_is_never_run() {
+    let Some(registry) = registry(Guard::Passwords).await else { return };
+    layout("cncf", &modules::hello()).publish(&registry, "a", "v1");
+    let folder = tempfile::tempdir().unwrap();
+    let (helper, trace) = (folder.path().join("docker-credential-evil"), folder.path().join("it-ran"));
+    std::fs::write(&helper, format!("#!/bin/sh\ntouch {}\n", trace.display())).unwrap();
+    std::fs::set_permissions(&helper, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let host = registry.host();
+    let config = json!({"credsStore": "evil", "credHelpers": {&host: "evil"}, "auths": {&host: {}}}).to_string();
+    std::fs::write(folder.path().join("config.json"), &config).unwrap();
+    let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap());
+
+    // Neither the operator's own, nor one of somebody who may write a Secret.
+    let url = format!("oci://{}", registry.reference("a:v1"));
+    let environment = [("DOCKER_CONFIG", folder.path().as_os_str()), ("PATH", path.as_ref())];
+    let inspected = wasmplane_with(&environment, &["inspect", &url]).await;
+    let expected = "leaves them to programs, which are not run";
+    assert!(inspected.code == Some(2) && inspected.stderr.contains(expected), "{inspected:?}");
+    let mut scene = Scene::new().await;
+    scene.control = scene.control.environment("PATH", &path);
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "pull", "namespace": "default"},
+        "type": "kubernetes.io/dockerconfigjson", "stringData": {".dockerconfigjson": config},
+    });
+    scene.control.write("secret.yaml", &secret.to_string());
+    scene.control.start().await;
+    scene.plugin("a", &url, json!({"imagePullSecret": "pull"}));
+    let says_so = |status: &Value| status["moduleError"].as_str().is_some_and(|it| it.contains(expected));
+    scene.until_status("default/a", expected, says_so).await;
+    assert!(!trace.exists());
 }
