@@ -82,7 +82,7 @@ impl Keeper {
 
     async fn fetch(&self, url: &str) -> Result<(), FetchError> {
         let _slot = self.room.slots.take(&server(url)).await;
-        let (spooled, batch) = http::get(&self.room.transport, &self.room.spools, url).await?;
+        let (spooled, batch) = http::get(&self.room.transport, &self.room.spools, url, &|_| {}).await?;
         let limits = UnpackLimits { module: self.room.limits.size, ..UnpackLimits::default() };
         let _room = batch.room(&self.room.spools, spooled.memory(&limits)).await;
         let body = spooled.read().await.map_err(|error| http::failed(url, error.to_string()))?;

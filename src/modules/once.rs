@@ -65,9 +65,7 @@ pub async fn fetch_once(location: &ModuleLocation, network: Settings, watch: Wat
         ModuleLocation::File(path) => unwrap(folders::read_file(path, limits.size)?),
         ModuleLocation::Http(url) => {
             let transport = Transport::new(network, limits);
-            let (spooled, _batch) = http::get(&transport, &Spools::in_memory(), url).await?;
-            watch(Progress::Total(spooled.len()));
-            watch(Progress::Bytes(spooled.len()));
+            let (spooled, _batch) = http::get(&transport, &Spools::in_memory(), url, &*watch).await?;
             unwrap(spooled.read().await.map_err(|error| http::failed(url, error.to_string()))?)
         }
         ModuleLocation::Oci(text) => {

@@ -40,7 +40,7 @@ async fn serve_raw(answer: &'static str) -> SocketAddr {
 
 async fn fetch(url: &str, limits: Limits) -> Result<bytes::Bytes, FetchError> {
     let transport = Transport::new(Settings::default(), limits);
-    let (spooled, _batch) = get(&transport, &Spools::in_memory(), url).await?;
+    let (spooled, _batch) = get(&transport, &Spools::in_memory(), url, &|_| {}).await?;
     Ok(spooled.read().await.unwrap())
 }
 
@@ -102,4 +102,14 @@ async fn silence_ends_with_the_overall_limit() {
     let limits = Limits { overall: Duration::from_millis(20), ..LIMITS };
     let error = fetch(&url, limits).await.unwrap_err();
     assert_eq!(error.to_string(), format!("GET {url}: not finished after 0 s"));
+}
+
+#[tokio::test]
+async fn a_body_is_told_of_while_it_comes() {
+    let url = serve(Router::new().route("/a", axum::routing::get(|| async { "0123456789" }))).await;
+    let told = std::sync::Mutex::new(Vec::new());
+    let transport = Transport::new(Settings::default(), LIMITS);
+    let tell = |progress| told.lock().unwrap().push(progress);
+    get(&transport, &Spools::in_memory(), &format!("{url}/a"), &tell).await.unwrap();
+    assert_eq!(told.into_inner().unwrap(), [Progress::Total(10), Progress::Bytes(10)]);
 }
