@@ -163,6 +163,9 @@ fn the_corpora_are_written() {
     write("wasm", "plugin", &module);
     write("wasm", "component", b"\0asm\x0d\0\x01\0");
     write("wasm", "imports", &wat::parse_str(IMPORTS).unwrap());
+    let level = |number| format!("(func $f{number} call $f{0} call $f{0})", number + 1);
+    let doubling: String = (0..60).map(level).collect();
+    write("wasm", "doubling-start", &wat::parse_str(format!("(module {doubling} (func $f60) (start $f0))")).unwrap());
 }
 
 const MANIFEST: &[u8] =

@@ -43,7 +43,7 @@ pub enum Start {
 impl Functions<'_> {
     pub fn start(&self) -> Start {
         let Some(start) = self.start else { return Start::Quiet };
-        match self.surely(start, 0) {
+        match self.surely(start, 0, &mut BTreeSet::new()) {
             Walk::Calls(index) => Start::Calls(self.import(index)),
             Walk::Traps => Start::Traps,
             Walk::Returns | Walk::Unknown => {
@@ -65,8 +65,12 @@ impl Functions<'_> {
         self.imported.get(index as usize).is_some_and(|(_, name)| HARMLESS.contains(name))
     }
 
-    /// Follows a function up to its first decision.
-    fn surely(&self, function: u32, depth: usize) -> Walk {
+    /// Follows a function up to its first decision. `returning` are those that were followed to their end, so that each
+    /// is read once: anything else ends the whole walk.
+    fn surely(&self, function: u32, depth: usize, returning: &mut BTreeSet<u32>) -> Walk {
+        if returning.contains(&function) {
+            return Walk::Returns;
+        }
         let Some(body) = self.body(function) else {
             return if self.is_harmless(function) { Walk::Returns } else { Walk::Calls(function) };
         };
@@ -74,7 +78,7 @@ impl Functions<'_> {
         for operator in operators {
             match operator {
                 Ok(Operator::Call { .. }) if depth == MAX_DEPTH => return Walk::Unknown,
-                Ok(Operator::Call { function_index }) => match self.surely(function_index, depth + 1) {
+                Ok(Operator::Call { function_index }) => match self.surely(function_index, depth + 1, returning) {
                     Walk::Returns => {}
                     other => return other,
                 },
@@ -84,6 +88,7 @@ impl Functions<'_> {
                 Err(_) => return Walk::Unknown,
             }
         }
+        returning.insert(function);
         Walk::Returns
     }
 
@@ -201,5 +206,14 @@ mod tests {
         for (functions, expected) in cases {
             assert_eq!(start(functions), expected, "{functions}");
         }
+    }
+
+    #[test]
+    fn a_start_section_whose_calls_double_at_every_level_is_inspected_to_an_end() {
+        let level = |number| format!("(func $f{number} call $f{0} call $f{0})", number + 1);
+        let levels: String = (0..60).map(level).collect();
+        let end = |last: &str| start(&format!("{levels} (func $f60 {last}) (func $s call $f0)"));
+        assert_eq!(end("nop"), Start::Quiet);
+        assert_eq!(end("call $log"), Start::Calls("env.log".to_owned()));
     }
 }
