@@ -69,14 +69,14 @@ impl Keeper {
         fetch: impl Future<Output = Result<(), FetchError>>,
     ) -> Result<(), FetchError> {
         let mut fetch = std::pin::pin!(fetch);
-        match tokio::time::timeout(self.room.pace.patience, &mut fetch).await {
-            Ok(result) => result,
-            Err(_) => {
-                if !self.is_ready() {
-                    self.ready_from_store().await;
-                }
-                fetch.await
-            }
+        let meanwhile = async {
+            tokio::time::sleep(self.room.pace.patience).await;
+            self.is_ready() || self.ready_from_store().await
+        };
+        // Both go on: what the store waits for, the fetch may be holding (`Library::desks`).
+        tokio::select! {
+            fetched = &mut fetch => fetched,
+            _is_ready = meanwhile => fetch.await,
         }
     }
 

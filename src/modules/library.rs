@@ -57,7 +57,8 @@ pub struct Library {
     pub memory: Memory,
     /// Modules that somebody holds, so that equal bytes exist once.
     shelf: Mutex<Shelf>,
-    /// As many inspections at a time as there are cores.
+    /// As many inspections at a time as there are cores. A freed desk is given to who waits longest, and held for them
+    /// until they look: who waits for one must not leave another future that waits for one unpolled meanwhile.
     desks: Arc<Semaphore>,
     /// What is wanted now; `None` before anybody has said so, when nothing may be removed.
     wanted: Mutex<Option<BTreeSet<ModuleRef>>>,
@@ -246,6 +247,13 @@ impl Library {
         place.retain(|shelved| shelved.module.strong_count() > 0);
         place.push(Shelved { module: Arc::downgrade(&checked.module), warnings: checked.warnings.clone() });
         checked
+    }
+
+    /// All desks, one each.
+    #[cfg(test)]
+    pub async fn take_desks(&self) -> Vec<tokio::sync::OwnedSemaphorePermit> {
+        let desk = || async { Arc::clone(&self.desks).acquire_owned().await.unwrap() };
+        futures::future::join_all((0..self.desks.available_permits()).map(|_| desk())).await
     }
 
     #[cfg(test)]

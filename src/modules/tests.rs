@@ -614,3 +614,25 @@ async fn an_edited_plugin_whose_policy_is_always_is_asked_for_again() {
     room.ready(&once, &module(1)).await;
     assert_eq!(server.requests(), 3);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_server_and_one_free_desk_do_not_stop_a_module_that_is_stored_for_good() {
+    let data_dir = folder();
+    let wanted = reference(ModuleLocation::Http("http://modules.test/a.wasm".to_owned()));
+    let settings = Settings { data_dir: data_dir.path().to_owned(), ..Settings::default() };
+    let modules = Modules::with(settings, Limits::default(), PACE);
+    let library = &modules.0.library;
+    drop(library.admit(&wanted, module(1).into()).await.unwrap());
+    modules.want(BTreeSet::from([wanted.clone()]), &BTreeSet::new());
+    let keeper = Keeper { room: Arc::clone(&modules.0), reference: wanted.clone() };
+
+    let mut desks = library.take_desks().await;
+    let fetch = async { library.admit(&wanted, module(2).into()).await.map(drop) };
+    // By then both the server's module and the stored one wait for a desk.
+    let free_one = async {
+        tokio::time::sleep(2 * PACE.patience).await;
+        drop(desks.pop());
+    };
+    let kept = async { tokio::join!(keeper.patiently(fetch), free_one).0 };
+    tokio::time::timeout(Duration::from_secs(3600), kept).await.expect("not for ever").unwrap();
+}
