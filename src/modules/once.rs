@@ -104,8 +104,9 @@ async fn pull(text: &str, transport: &Arc<Transport>, watch: Watch) -> Result<Fe
 
 /// Puts an image into a registry: its blobs, where they are not there yet, and then its manifest.
 pub async fn push(text: &str, network: Settings, upload: Upload, watch: Watch) -> Result<Pushed, FetchError> {
-    let transport = Arc::new(Transport::new(network, Limits::default()));
-    let pushed = push_with(text, transport, upload, watch).await;
+    let limits = Limits::default();
+    let transport = Arc::new(Transport::for_uploads(network, limits));
+    let pushed = registry::within(limits.overall, "the image", push_with(text, transport, upload, watch)).await;
     pushed.map_err(|cause| FetchError::Pull {
         reference: text.trim_start_matches("oci://").to_owned(),
         cause: Box::new(cause),

@@ -8,7 +8,7 @@ pub struct Limits {
     /// Of a module or blob, in bytes. Larger modules than this compile for minutes.
     pub size: u64,
     pub connect: Duration,
-    /// Without a byte.
+    /// Without a byte of the answer, or of an upload.
     pub idle: Duration,
     /// From the first byte sent to the last one received, all requests of one fetch together.
     pub overall: Duration,

@@ -12,11 +12,13 @@ mod origin;
 use std::collections::HashMap;
 use std::error::Error;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{AUTHORIZATION, LOCATION};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 pub use reqwest::Certificate;
 use reqwest::{Client, redirect};
+use tokio::sync::watch;
 use url::{Host, Url};
 
 pub use address::{InvalidNetwork, Network};
@@ -100,12 +102,23 @@ impl Request {
 
 impl Transport {
     pub fn new(settings: Settings, limits: Limits) -> Self {
+        Self::with(settings, limits, Some(limits.idle))
+    }
+
+    /// The limit on silence that a client has of itself counts from the request to the answer, whatever goes off
+    /// meanwhile. Here silence ends an upload only where no piece goes off; how long all of it takes is for the caller.
+    pub fn for_uploads(settings: Settings, limits: Limits) -> Self {
+        Self::with(settings, limits, None)
+    }
+
+    fn with(settings: Settings, limits: Limits, silence: Option<Duration>) -> Self {
         let guard = Arc::new(Guard::new(settings.rules));
         let mut clients = HashMap::new();
         for reach in [Reach::Written, Reach::Named] {
-            clients.insert((None, reach), client(&limits, &guard, reach, &[]));
+            clients.insert((None, reach), client(&limits, silence, &guard, reach, &[]));
             for (registry, certificates) in &settings.registry_cas {
-                clients.insert((Some(registry.clone()), reach), client(&limits, &guard, reach, certificates));
+                let trusting = client(&limits, silence, &guard, reach, certificates);
+                clients.insert((Some(registry.clone()), reach), trusting);
             }
         }
         Self { guard, clients, insecure: settings.insecure_registries, limits }
@@ -163,14 +176,17 @@ impl Transport {
         if let Some(authorization) = authorization {
             request = request.header(AUTHORIZATION, authorization);
         }
-        let request = match body.clone() {
-            Body::Empty => request,
-            Body::Whole(bytes) => request.body(bytes),
+        let idle = self.limits.idle;
+        let answered = match body.clone() {
+            Body::Empty => tokio::time::timeout(idle, request.send()).await.ok(),
+            Body::Whole(bytes) => tokio::time::timeout(idle, request.body(bytes).send()).await.ok(),
             Body::Watched(bytes, report) => {
-                request.header(http::header::CONTENT_LENGTH, bytes.len()).body(watched(bytes, report))
+                let (went, pieces) = watch::channel(());
+                let request = request.header(http::header::CONTENT_LENGTH, bytes.len());
+                while_moving(request.body(watched(bytes, report, went)).send(), pieces, idle).await
             }
         };
-        request.send().await.map_err(|error| no_response(cause(error)))
+        answered.ok_or_else(|| no_response("timed out"))?.map_err(|error| no_response(cause(error)))
     }
 
     fn client(&self, url: &Url, reach: Reach) -> &Client {
@@ -188,13 +204,30 @@ impl Transport {
 /// Small enough that a bar moves, large enough to cost nothing.
 const PIECE: usize = 64 << 10;
 
-fn watched(bytes: bytes::Bytes, report: Arc<dyn Fn(u64) + Send + Sync>) -> reqwest::Body {
+/// `went` is told of each piece, and dropped when all have gone.
+fn watched(bytes: bytes::Bytes, report: Arc<dyn Fn(u64) + Send + Sync>, went: watch::Sender<()>) -> reqwest::Body {
     let pieces = futures::stream::unfold(bytes, move |mut rest| {
         let piece = rest.split_to(rest.len().min(PIECE));
         report(piece.len() as u64);
+        went.send_replace(());
         std::future::ready((!piece.is_empty()).then_some((Ok::<_, std::convert::Infallible>(piece), rest)))
     });
     reqwest::Body::wrap_stream(pieces)
+}
+
+/// `None` when no piece has gone off for `idle`. Once all have, the work takes its time: the server may be storing them.
+async fn while_moving<T>(work: impl Future<Output = T>, mut pieces: watch::Receiver<()>, idle: Duration) -> Option<T> {
+    let mut work = std::pin::pin!(work);
+    loop {
+        tokio::select! {
+            done = &mut work => return Some(done),
+            moved = tokio::time::timeout(idle, pieces.changed()) => match moved {
+                Ok(Ok(())) => {}
+                Ok(Err(_all_have_gone)) => return Some(work.await),
+                Err(_silence) => return None,
+            },
+        }
+    }
 }
 
 fn no_response(cause: impl Into<String>) -> NoResponse {
@@ -236,17 +269,26 @@ fn is_loopback(url: &Url) -> bool {
     }
 }
 
-fn client(limits: &Limits, guard: &Arc<Guard>, reach: Reach, certificates: &[Certificate]) -> Client {
+fn client(
+    limits: &Limits,
+    silence: Option<Duration>,
+    guard: &Arc<Guard>,
+    reach: Reach,
+    certificates: &[Certificate],
+) -> Client {
     // main has done this already; here it serves the tests and other programs that use the library.
     let _already_there = rustls::crypto::ring::default_provider().install_default();
     let builder = || {
-        Client::builder()
+        let builder = Client::builder()
             .user_agent(concat!("wasmplane/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(limits.connect)
-            .read_timeout(limits.idle)
             .redirect(redirect::Policy::none())
             .referer(false)
-            .dns_resolver(guard::Resolver { guard: Arc::clone(guard), reach })
+            .dns_resolver(guard::Resolver { guard: Arc::clone(guard), reach });
+        match silence {
+            Some(silence) => builder.read_timeout(silence),
+            None => builder,
+        }
     };
     let built = builder().tls_certs_merge(certificates.to_vec()).build();
     built.unwrap_or_else(|error| {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::Request as Asked;
 use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
 use tokio::net::TcpListener;
 
 use super::*;
@@ -126,4 +127,44 @@ fn plain_http_is_spoken_where_the_operator_said_so_and_on_this_machine() {
     for tls in ["r.test", "r.test:5001", "localhost:5001", "10.0.0.1:5000", "docker.io"] {
         assert!(!transport.is_plain(&host(tls)), "{tls}");
     }
+}
+
+/// An upload's work that takes `whole`, while a piece goes off at each of these intervals.
+async fn upload(whole: Duration, pieces: &[Duration]) -> Option<()> {
+    let (went, watched) = watch::channel(());
+    let sending = async move {
+        for wait in pieces {
+            tokio::time::sleep(*wait).await;
+            went.send_replace(());
+        }
+    };
+    let work = async { tokio::join!(sending, tokio::time::sleep(whole)).1 };
+    while_moving(work, watched, LIMITS.idle).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_ends_where_it_stands_still_and_not_where_it_takes_long() {
+    let (short, long) = (LIMITS.idle / 2, LIMITS.idle * 2);
+    assert_eq!(upload(short * 20, &[short; 19]).await, Some(()));
+    // The registry is storing it.
+    assert_eq!(upload(long * 10, &[short]).await, Some(()));
+    assert_eq!(upload(long * 2, &[short, long]).await, None);
+}
+
+#[tokio::test]
+async fn a_push_to_a_registry_that_answers_late_does_not_time_out() {
+    let limits = Limits { idle: Duration::from_secs(1), ..LIMITS };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let take = async move |body: Bytes| {
+        tokio::time::sleep(limits.idle * 3 / 2).await;
+        body.len().to_string()
+    };
+    tokio::spawn(async move { axum::serve(listener, Router::new().fallback(take)).await.unwrap() });
+    let body = Body::Watched(Bytes::from_static(b"a module"), Arc::new(|_| {}));
+    let request = Request { method: Method::PUT, body, ..request(&url) };
+    let response = Transport::for_uploads(Settings::default(), limits).send(request.clone()).await.unwrap();
+    assert_eq!(response.text().await.unwrap(), "8");
+    let hurried = Transport::new(Settings::default(), limits).send(request).await;
+    assert_eq!(hurried.unwrap_err().cause, "timed out");
 }
