@@ -187,9 +187,14 @@ impl<'c> Session<'c> {
     fn realm(&self, realm: &str) -> Result<Url, PullError> {
         let refused = |reason: &str| PullError::Protocol { what: "token realm".to_owned(), reason: reason.to_owned() };
         let url = Url::parse(realm).map_err(|_| refused("is no URL"))?;
+        // What stays on this machine is not sent in plain text to anybody.
+        let is_here = || self.reference.registry.is_loopback() && HostPort::of(&url).is_some_and(|it| it.is_loopback());
         let is_plain_ok = || HostPort::of(&url).is_some_and(|host| self.client.transport.is_plain(&host));
         match url.scheme() {
             "https" => Ok(url),
+            "http" if !self.is_plain && !is_here() => {
+                Err(refused("is plain http, and the registry is spoken to over TLS"))
+            }
             "http" if is_plain_ok() => Ok(url),
             "http" => Err(refused("is plain http, which is not spoken there (--insecure-registry would allow it)")),
             _ => Err(refused("is neither https nor http")),
@@ -243,7 +248,10 @@ pub fn retry_after(headers: &HeaderMap, now: jiff::Timestamp) -> Option<Duration
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::modules::transport::{Limits, Settings, Transport};
 
     #[test]
     fn a_registry_says_how_long_it_wants_to_be_left_alone() {
@@ -256,6 +264,34 @@ mod tests {
         assert_eq!(of("Thu, 01 Jan 2026 00:00:30 GMT"), Some(Duration::from_secs(30)));
         assert_eq!(of("Thu, 01 Jan 1970 00:00:30 GMT"), Some(Duration::ZERO));
         assert_eq!((of("soon"), of("-1")), (None, None));
+    }
+
+    #[test]
+    fn a_registry_over_tls_cannot_have_the_password_sent_in_plain_text() {
+        let insecure_registries = vec!["plain.test".parse().unwrap()];
+        let registry_cas = vec![("localhost:5000".parse().unwrap(), Vec::new())];
+        let settings = Settings { insecure_registries, registry_cas, ..Settings::default() };
+        let client = Client::new(Arc::new(Transport::new(settings, Limits::default())));
+        let realm = |registry: &str, realm: &str| {
+            let reference = format!("{registry}/a").parse().unwrap();
+            let session = Session::new(&client, &reference, Access::Pull, Whose::Operator, None, String::new());
+            session.realm(realm).map(|url| url.to_string()).map_err(|error| error.to_string())
+        };
+        let refused = "token realm: is plain http, and the registry is spoken to over TLS";
+        // Hosts that plain HTTP is spoken to: this machine, and one that the operator named.
+        for plain in ["http://localhost:5001/token", "http://plain.test/token"] {
+            assert_eq!(realm("r.test", plain), Err(refused.to_owned()));
+            assert_eq!(realm("plain.test", plain), Ok(plain.to_owned()));
+        }
+        // Over TLS, and here.
+        assert_eq!(realm("localhost:5000", "http://plain.test/token"), Err(refused.to_owned()));
+        assert_eq!(
+            realm("localhost:5000", "http://localhost:5001/token"),
+            Ok("http://localhost:5001/token".to_owned())
+        );
+        for registry in ["r.test", "plain.test"] {
+            assert_eq!(realm(registry, "https://tokens.test/"), Ok("https://tokens.test/".to_owned()));
+        }
     }
 
     #[test]
