@@ -71,6 +71,9 @@ pub struct Args {
     max_connection_age: Option<Duration>,
 }
 
+/// For what reads and writes files when all else has ended. What it leaves half done is done again after a restart.
+const LAST_WORK: Duration = Duration::from_secs(5);
+
 pub fn run(args: Args) -> anyhow::Result<Outcome> {
     telemetry::init();
     args.refuse_plaintext()?;
@@ -98,12 +101,15 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
         },
         max_connection_age: args.max_connection_age,
     };
-    tokio::runtime::Runtime::new()?.block_on(async {
+    let runtime = tokio::runtime::Runtime::new()?;
+    let ran = runtime.block_on(async {
         let shutdown = CancellationToken::new();
         tokio::spawn(cancel_on_signal(shutdown.clone()));
         plane::run(settings, shutdown).await
-    })?;
-    Ok(Outcome::Fine)
+    });
+    // Dropped, it would wait for a disk that does not answer as long as that takes.
+    runtime.shutdown_timeout(LAST_WORK);
+    ran.map(|()| Outcome::Fine)
 }
 
 /// `None`: off.

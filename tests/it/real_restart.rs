@@ -1,15 +1,17 @@
 //! The control plane is killed and comes back: traffic goes on, and nothing is sent that is unchanged.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde_json::json;
 use wasmplane::commands::bootstrap::Protocol;
 
+use crate::support::control_plane::ControlPlane;
 use crate::support::envoy::{CHAIN, Envoy, FILTER};
 use crate::support::load::Load;
 use crate::support::module_server::ModuleServer;
-use crate::support::modules;
 use crate::support::scene::{KINDS, Scene};
+use crate::support::{modules, wait_until};
 
 /// How often Envoy took something, over all types.
 async fn updates(envoy: &Envoy) -> u64 {
@@ -120,4 +122,22 @@ async fn a_control_plane_that_is_asked_to_end_does_and_traffic_goes_on() {
     assert_eq!(scene.responses().await, BTreeMap::new());
     assert_eq!(running.stat("control_plane.connected_state").await, 1);
     load.stop().await.assert_untouched(2);
+}
+
+#[tokio::test]
+async fn sigterm_ends_wasmplane_while_a_file_that_it_reads_does_not_answer() {
+    let docker = tempfile::tempdir().unwrap();
+    let config = docker.path().join("config.json");
+    // As a file of a network file system that is gone: who reads it waits.
+    assert!(tokio::process::Command::new("mkfifo").arg(&config).status().await.unwrap().success());
+    let mut control = ControlPlane::new().environment("DOCKER_CONFIG", docker.path().to_str().unwrap());
+    control.start().await;
+    control.write(
+        "plugin.yaml",
+        "apiVersion: extensions.istio.io/v1alpha1\nkind: WasmPlugin\nmetadata: {name: a}\nspec: {url: 'oci://127.0.0.1:1/a'}\n",
+    );
+    let open = async || tokio::net::unix::pipe::OpenOptions::new().open_sender(&config).ok();
+    let _never_written = wait_until("somebody who reads the file", open).await;
+    let ended = tokio::time::timeout(Duration::from_secs(60), control.terminate()).await;
+    assert_eq!(ended.expect("it ends"), Some(0));
 }
