@@ -9,7 +9,7 @@ mod guard;
 mod limits;
 mod origin;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +32,8 @@ pub struct Settings {
     pub rules: Rules,
     /// `--insecure-registry`: plain HTTP there.
     pub insecure_registries: Vec<HostPort>,
-    /// `--registry-ca`: certificates (PEM, checked) that are trusted there beside the system's.
+    /// `--registry-ca`: certificates (PEM, checked) that are trusted there beside the system's. Those of one server add
+    /// up; a server with a port goes before its host.
     pub registry_cas: Vec<(HostPort, Vec<Certificate>)>,
 }
 
@@ -59,10 +60,17 @@ pub struct InvalidCertificates {
 /// HTTP clients with limits and the guard.
 pub struct Transport {
     guard: Arc<Guard>,
-    /// One per set of trusted certificates and reach: connections are shared by those who may.
-    clients: HashMap<(Option<HostPort>, Reach), Client>,
+    usual: Clients,
+    /// Of registries with certificates of their own, those with a port first.
+    trusting: Vec<(HostPort, Clients)>,
     insecure: Vec<HostPort>,
     limits: Limits,
+}
+
+/// Of one set of trusted certificates, one per reach: connections are shared by those who may.
+struct Clients {
+    written: Client,
+    named: Client,
 }
 
 /// One request, before redirects.
@@ -113,15 +121,17 @@ impl Transport {
 
     fn with(settings: Settings, limits: Limits, silence: Option<Duration>) -> Self {
         let guard = Arc::new(Guard::new(settings.rules));
-        let mut clients = HashMap::new();
-        for reach in [Reach::Written, Reach::Named] {
-            clients.insert((None, reach), client(&limits, silence, &guard, reach, &[]));
-            for (registry, certificates) in &settings.registry_cas {
-                let trusting = client(&limits, silence, &guard, reach, certificates);
-                clients.insert((Some(registry.clone()), reach), trusting);
-            }
-        }
-        Self { guard, clients, insecure: settings.insecure_registries, limits }
+        let clients = |certificates: &[Certificate]| Clients {
+            written: client(&limits, silence, &guard, Reach::Written, certificates),
+            named: client(&limits, silence, &guard, Reach::Named, certificates),
+        };
+        let usual = clients(&[]);
+        let mut trusting: Vec<_> = by_registry(settings.registry_cas)
+            .into_iter()
+            .map(|(registry, certificates)| (registry, clients(&certificates)))
+            .collect();
+        trusting.sort_by_key(|(registry, _)| !registry.has_port());
+        Self { guard, usual, trusting, insecure: settings.insecure_registries, limits }
     }
 
     pub fn limits(&self) -> &Limits {
@@ -131,7 +141,7 @@ impl Transport {
     /// Whether `host[:port]` is spoken to in plain HTTP: where the operator said so, and on this machine, unless a
     /// certificate was named for it. Nothing is ever tried first and then fallen back from.
     pub fn is_plain(&self, host: &HostPort) -> bool {
-        let has_ca = self.clients.keys().any(|(registry, _)| registry.as_ref().is_some_and(|it| it.covers(host)));
+        let has_ca = self.trusting.iter().any(|(registry, _)| registry.covers(host));
         self.insecure.iter().any(|it| it.covers(host)) || (host.is_loopback() && !has_ca)
     }
 
@@ -190,15 +200,22 @@ impl Transport {
     }
 
     fn client(&self, url: &Url, reach: Reach) -> &Client {
-        let host = HostPort::of(url);
-        let named = host.and_then(|host| {
-            let covers = |(registry, at): &(Option<HostPort>, Reach)| {
-                *at == reach && registry.as_ref().is_some_and(|registry| registry.covers(&host))
-            };
-            self.clients.iter().find(|(key, _)| covers(key)).map(|(_, client)| client)
-        });
-        named.unwrap_or_else(|| &self.clients[&(None, reach)])
+        let trusting = HostPort::of(url).and_then(|host| self.trusting.iter().find(|(it, _)| it.covers(&host)));
+        let Clients { written, named } = trusting.map_or(&self.usual, |(_, clients)| clients);
+        match reach {
+            Reach::Written => written,
+            Reach::Named => named,
+        }
     }
+}
+
+/// All certificates of a server, in whichever order they came.
+fn by_registry(named: Vec<(HostPort, Vec<Certificate>)>) -> BTreeMap<HostPort, Vec<Certificate>> {
+    let mut all = BTreeMap::<_, Vec<_>>::new();
+    for (registry, certificates) in named {
+        all.entry(registry).or_default().extend(certificates);
+    }
+    all
 }
 
 /// Small enough that a bar moves, large enough to cost nothing.

@@ -31,6 +31,10 @@ impl HostPort {
         &self.host
     }
 
+    pub fn has_port(&self) -> bool {
+        self.port.is_some()
+    }
+
     /// Whether a flag with this value speaks of `other`.
     pub fn covers(&self, other: &Self) -> bool {
         self.host == other.host && (self.port.is_none() || self.port == other.port)

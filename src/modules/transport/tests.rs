@@ -6,6 +6,7 @@ use axum::Router;
 use axum::extract::Request as Asked;
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use super::*;
@@ -42,6 +43,48 @@ fn answer(path: &str) -> Response {
     match path.strip_prefix("/to/") {
         Some(target) => (StatusCode::TEMPORARY_REDIRECT, [(LOCATION, target.to_owned())]).into_response(),
         None => "fine".into_response(),
+    }
+}
+
+/// Of tests: who signs, and the certificate that is trusted for it.
+struct Authority(rcgen::CertifiedIssuer<'static, rcgen::KeyPair>);
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = rcgen::CertificateParams::default();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        Self(rcgen::CertifiedIssuer::self_signed(params, rcgen::KeyPair::generate().unwrap()).unwrap())
+    }
+
+    fn certificate(&self) -> Certificate {
+        Certificate::from_pem(self.0.pem().as_bytes()).unwrap()
+    }
+
+    /// A server of 127.0.0.1 over TLS that gives every request this answer.
+    async fn serve(&self, answer: String) -> SocketAddr {
+        let mut params = rcgen::CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+        params.distinguished_name.push(rcgen::DnType::CommonName, "server");
+        let key = rcgen::KeyPair::generate().unwrap();
+        let chain = vec![params.signed_by(&key, &self.0).unwrap().der().clone()];
+        let key = rustls::pki_types::PrivateKeyDer::Pkcs8(key.serialize_der().into());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let settings = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let settings = settings.unwrap().with_no_client_auth().with_single_cert(chain, key).unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(settings));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                // Who does not trust the certificate leaves.
+                let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+                let mut asked = [0; 4096];
+                let _whatever_it_is = stream.read(&mut asked).await.unwrap();
+                stream.write_all(answer.as_bytes()).await.unwrap();
+                stream.shutdown().await.unwrap();
+            }
+        });
+        address
     }
 }
 
@@ -167,4 +210,26 @@ async fn a_push_to_a_registry_that_answers_late_does_not_time_out() {
     assert_eq!(response.text().await.unwrap(), "8");
     let hurried = Transport::new(Settings::default(), limits).send(request).await;
     assert_eq!(hurried.unwrap_err().cause, "timed out");
+}
+
+#[tokio::test]
+async fn all_certificates_of_a_registry_are_trusted_and_those_of_its_port_before_those_of_its_host() {
+    let (ours, other) = (Authority::new(), Authority::new());
+    let fine = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+    let (address, renewed) = (ours.serve(fine.to_owned()).await, ours.serve(fine.to_owned()).await);
+    let (host, port): (HostPort, HostPort) = ("127.0.0.1".parse().unwrap(), address.to_string().parse().unwrap());
+    let certificates = |authority: &Authority| vec![authority.certificate()];
+    let asked = async |address: SocketAddr, registry_cas: &[(HostPort, Vec<Certificate>)]| {
+        let settings = Settings { registry_cas: registry_cas.to_vec(), ..Settings::default() };
+        Transport::new(settings, LIMITS).send(request(&format!("https://{address}/"))).await.is_ok()
+    };
+    let mut twice = [(host.clone(), certificates(&ours)), (host.clone(), certificates(&other))];
+    let mut both = [(host.clone(), certificates(&other)), (port, certificates(&ours))];
+    for _order in 0..2 {
+        assert!(asked(address, &twice).await, "{twice:?}");
+        // The other port has what its host has.
+        assert!(asked(address, &both).await && !asked(renewed, &both).await, "{both:?}");
+        twice.reverse();
+        both.reverse();
+    }
 }
