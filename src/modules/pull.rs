@@ -77,11 +77,14 @@ impl Keeper {
     /// Asks again and again which image the tag means.
     async fn follow_tag(&self, image: &ImageReference, refresh: TagRefresh) {
         let mut backoff = Backoff::new(&self.room.pace);
+        tokio::time::sleep(jittered_now(refresh.every)).await;
         loop {
             let secret = self.secret();
-            tokio::time::sleep(jittered_now(refresh.every)).await;
             match self.refresh_tag(image, refresh).await {
-                Ok(()) => backoff = Backoff::new(&self.room.pace),
+                Ok(()) => {
+                    backoff = Backoff::new(&self.room.pace);
+                    tokio::time::sleep(jittered_now(refresh.every)).await;
+                }
                 Err(error) => self.wait_after(&error, &secret, &mut backoff).await,
             }
         }

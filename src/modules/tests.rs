@@ -13,6 +13,8 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+mod images;
+
 use super::*;
 use crate::model::{Code, Digest, Module, ModuleLocation, ModuleState, PullPolicy};
 

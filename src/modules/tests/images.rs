@@ -1,0 +1,107 @@
+//! Images of a registry that does as it is told: tags that move, answers that fail, blobs that come slowly.
+
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::response::Response;
+
+use super::*;
+use crate::modules::image::media_types::{CNCF_CONFIG, CNCF_LAYER};
+
+/// A registry on port 0.
+struct Registry {
+    address: SocketAddr,
+    shelf: Arc<Shelf>,
+}
+
+#[derive(Default)]
+struct Shelf {
+    /// By repository and tag.
+    modules: Mutex<BTreeMap<(String, String), Vec<u8>>>,
+    is_down: std::sync::atomic::AtomicBool,
+    /// The blobs of this repository do not come.
+    held: watch::Sender<Option<&'static str>>,
+    /// Requests for blobs.
+    downloads: AtomicUsize,
+}
+
+fn manifest(module: &[u8]) -> String {
+    let descriptor = |media_type: &str, blob: &[u8]| serde_json::json!({"mediaType": media_type, "digest": format!("sha256:{}", Digest::of(blob)), "size": blob.len()});
+    let layers = [descriptor(CNCF_LAYER, module)];
+    serde_json::json!({"schemaVersion": 2, "config": descriptor(CNCF_CONFIG, b"{}"), "layers": layers}).to_string()
+}
+
+fn image(module: &[u8]) -> Digest {
+    Digest::of(manifest(module).as_bytes())
+}
+
+impl Registry {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shelf = Arc::<Shelf>::default();
+        let asked = Arc::clone(&shelf);
+        let router = Router::new().fallback(move |request: Request| answer(Arc::clone(&asked), request));
+        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        Self { address, shelf }
+    }
+
+    fn publish(&self, repository: &str, tag: &str, module: &[u8]) {
+        let key = (repository.to_owned(), tag.to_owned());
+        self.shelf.modules.lock().unwrap().insert(key, module.to_owned());
+    }
+
+    fn set_down(&self, is_down: bool) {
+        self.shelf.is_down.store(is_down, Ordering::SeqCst);
+    }
+
+    fn hold(&self, repository: Option<&'static str>) {
+        self.shelf.held.send_replace(repository);
+    }
+
+    fn reference(&self, rest: &str) -> ModuleRef {
+        reference(ModuleLocation::Oci(format!("{}/{rest}", self.address)))
+    }
+
+    fn downloads(&self) -> usize {
+        self.shelf.downloads.load(Ordering::SeqCst)
+    }
+}
+
+async fn answer(shelf: Arc<Shelf>, request: Request) -> Response {
+    let parts: Vec<_> = request.uri().path().trim_start_matches("/v2/").split('/').map(str::to_owned).collect();
+    let [repository, kind, name] = &parts[..] else { return StatusCode::NOT_FOUND.into_response() };
+    if shelf.is_down.load(Ordering::SeqCst) {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
+    if kind == "manifests" {
+        let known = shelf.modules.lock().unwrap().get(&(repository.clone(), name.clone())).cloned();
+        return known.map_or(StatusCode::NOT_FOUND.into_response(), |module| manifest(&module).into_response());
+    }
+    shelf.downloads.fetch_add(1, Ordering::SeqCst);
+    shelf.held.subscribe().wait_for(|held| *held != Some(repository.as_str())).await.unwrap();
+    let modules = shelf.modules.lock().unwrap();
+    let blob = modules.values().find(|module| format!("sha256:{}", Digest::of(module)) == *name).cloned();
+    blob.map_or(StatusCode::NOT_FOUND.into_response(), IntoResponse::into_response)
+}
+
+fn following(data_dir: &Path, every: Duration, rolls_out: bool) -> Running {
+    let tag_refresh = Some(TagRefresh { every, rolls_out });
+    Running::start_with(Settings { data_dir: data_dir.to_owned(), tag_refresh, ..Settings::default() }, PACE)
+}
+
+#[tokio::test]
+async fn a_tag_whose_registry_fails_is_asked_again_sooner_than_in_its_interval() {
+    let (data_dir, registry) = (folder(), Registry::start().await);
+    registry.publish("a", "v1", &module(1));
+    let wanted = registry.reference("a:v1");
+    let room = following(data_dir.path(), Duration::from_secs(1), true);
+    room.want([&wanted]);
+    room.ready(&wanted, &module(1)).await;
+    registry.set_down(true);
+    // A wait of the interval after each would last longer than the test has.
+    assert!(room.failure(&wanted, 60).await.reason.contains("503"));
+    registry.publish("a", "v1", &module(2));
+    registry.set_down(false);
+    room.ready(&wanted, &module(2)).await;
+    room.stop().await;
+}
