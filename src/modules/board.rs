@@ -20,6 +20,8 @@ pub struct Notes {
     pub warnings: Arc<[String]>,
     /// The image that the module is of, by the digest of what the reference named.
     pub image: Option<Digest>,
+    /// What the reference's tag means by now, where that is another image and is only reported.
+    pub tag_means: Option<Digest>,
 }
 
 pub type States = Arc<BTreeMap<ModuleRef, ModuleState>>;
@@ -69,25 +71,22 @@ impl Board {
 
     /// True if it is another module than before.
     pub fn ready(&self, reference: &ModuleRef, code: Code, warnings: Arc<[String]>, image: Option<Digest>) -> bool {
-        self.note(reference, Notes { failing: None, warnings, image });
+        self.note(reference, Notes { failing: None, warnings, image, tag_means: None });
         self.set(reference, ModuleState::Ready(code))
     }
 
     /// What is ready was found to be current: the row of failures has ended.
     pub fn succeed(&self, reference: &ModuleRef) {
         let before = self.notes.borrow().get(reference).cloned().unwrap_or_default();
-        self.note(reference, Notes { failing: None, ..before });
+        self.note(reference, Notes { failing: None, tag_means: None, ..before });
     }
 
-    /// Says this of what is ready as well. False if it is said already.
-    pub fn warn_once(&self, reference: &ModuleRef, warning: &String) -> bool {
+    /// What is ready stays, though its tag means this image now. False if that is known already.
+    pub fn tag_means(&self, reference: &ModuleRef, image: Digest) -> bool {
         let before = self.notes.borrow().get(reference).cloned().unwrap_or_default();
-        if before.warnings.contains(warning) {
-            return false;
-        }
-        let warnings = before.warnings.iter().cloned().chain([warning.clone()]).collect();
-        self.note(reference, Notes { failing: None, warnings, ..before });
-        true
+        let is_news = before.tag_means != Some(image);
+        self.note(reference, Notes { failing: None, tag_means: Some(image), ..before });
+        is_news
     }
 
     /// Last known good stays; only what never was ready fails.
@@ -166,7 +165,8 @@ mod tests {
         let failure = gone();
         board.fail(&module, failure.clone());
         assert!(board.is_ready(&module));
-        let expected = Notes { failing: Some(failure), warnings: Arc::from(["odd".to_owned()]), image: None };
+        let warnings = Arc::from(["odd".to_owned()]);
+        let expected = Notes { failing: Some(failure), warnings, ..Notes::default() };
         assert_eq!(board.notes().borrow()[&module], expected);
         board.ready(&module, code("/a"), Arc::from([]), None);
         assert_eq!(board.notes().borrow()[&module], Notes::default());

@@ -99,13 +99,7 @@ impl Keeper {
         } else if refresh.rolls_out {
             self.fetch_image(image).await
         } else {
-            let runs = known.map(|digest| format!("; what runs is of sha256:{digest}")).unwrap_or_default();
-            let warning = format!(
-                "{}:{} now means sha256:{current}{runs} (--tag-refresh only reports)",
-                image.home(),
-                image.tag()
-            );
-            if self.room.board.warn_once(&self.reference, &warning) {
+            if self.room.board.tag_means(&self.reference, current) {
                 tracing::warn!(module = %self.name(), image = %current, "tag means another image now");
             }
             Ok(())

@@ -28,12 +28,16 @@ fn whole_seconds(time: jiff::Timestamp) -> String {
     time.round(jiff::Unit::Second).unwrap_or(time).to_string()
 }
 
-/// That a newer one is not to be had, and what inspection found odd.
+/// That a newer one is not to be had or not rolled out, and what inspection found odd.
 pub fn module_warnings(entry: &PluginEntry, notes: &NotesByModule) -> Vec<String> {
-    let Some(Notes { failing, warnings, .. }) = notes_of(entry, notes) else { return Vec::new() };
+    let Some(Notes { failing, warnings, image, tag_means }) = notes_of(entry, notes) else { return Vec::new() };
+    let means = tag_means.zip(entry.desired.module()).map(|(means, reference)| {
+        let runs = image.map(|image| format!("; what runs is of sha256:{image}")).unwrap_or_default();
+        format!("{} now means sha256:{means}{runs} (--tag-refresh only reports)", reference.location)
+    });
     let failing = failing.iter().filter(|_| matches!(entry.module, ModuleState::Ready(_)));
     let failing = failing.map(|failure| format!("a newer module is not to be had: {}", failure.reason));
-    failing.chain(warnings.iter().cloned()).collect()
+    failing.chain(means).chain(warnings.iter().cloned()).collect()
 }
 
 /// sha256 of the image that the desired module is of, in hex; empty where it is of none.

@@ -105,3 +105,22 @@ async fn a_tag_whose_registry_fails_is_asked_again_sooner_than_in_its_interval()
     room.ready(&wanted, &module(2)).await;
     room.stop().await;
 }
+
+#[tokio::test]
+async fn a_tag_that_moves_back_is_no_longer_told_to_mean_another_image() {
+    let (data_dir, registry) = (folder(), Registry::start().await);
+    registry.publish("a", "v1", &module(1));
+    let wanted = registry.reference("a:v1");
+    let room = following(data_dir.path(), Duration::from_millis(20), false);
+    room.want([&wanted]);
+    room.ready(&wanted, &module(1)).await;
+    let mut notes = room.modules.notes();
+    for (number, means) in [(2, Some(image(&module(2)))), (3, Some(image(&module(3)))), (1, None)] {
+        registry.publish("a", "v1", &module(number));
+        let told = notes.wait_for(|notes| notes[&wanted].tag_means == means);
+        let told = tokio::time::timeout(Duration::from_secs(20), told).await.expect("in time").unwrap();
+        assert_eq!(told[&wanted], Notes { image: Some(image(&module(1))), tag_means: means, ..Notes::default() });
+    }
+    room.ready(&wanted, &module(1)).await;
+    room.stop().await;
+}

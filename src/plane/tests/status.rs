@@ -115,7 +115,7 @@ async fn a_module_that_is_not_to_be_had_shows_since_when_and_when_it_is_tried_ag
     let at = |seconds| jiff::Timestamp::from_second(seconds).unwrap();
     let failing = Failure { reason: "404".into(), since: at(10), attempts: 3, next: NextTry::At(at(20)) };
     let shown = |world: &mut World, failing: &Failure| {
-        let notes = Notes { failing: Some(failing.clone()), warnings: Arc::default(), image: None };
+        let notes = Notes { failing: Some(failing.clone()), ..Notes::default() };
         let notes = Arc::new(BTreeMap::from([(module_ref("auth"), notes)]));
         world.reconciler.on_modules(Arc::new(world.modules.clone()), notes);
         world.listed("shop/auth")
@@ -136,4 +136,18 @@ async fn a_module_that_is_not_to_be_had_shows_since_when_and_when_it_is_tried_ag
     world.module("auth", Some("1"));
     let warnings = shown(&mut world, &waits).warnings;
     assert!(warnings.contains(&"a newer module is not to be had: 404".to_owned()), "{warnings:?}");
+}
+
+#[tokio::test]
+async fn a_tag_that_is_only_reported_is_told_with_what_runs_and_what_it_means() {
+    let mut world = World::new();
+    world.plugin("auth", |_| {}).module("auth", Some("1")).settle();
+    let [runs, means] = [b"runs".as_slice(), b"means"].map(Digest::of);
+    let notes = Notes { image: Some(runs), tag_means: Some(means), ..Notes::default() };
+    let notes = Arc::new(BTreeMap::from([(module_ref("auth"), notes)]));
+    world.reconciler.on_modules(Arc::new(world.modules.clone()), notes);
+    let location = module_ref("auth").location;
+    let expected =
+        format!("{location} now means sha256:{means}; what runs is of sha256:{runs} (--tag-refresh only reports)");
+    assert!(world.listed("shop/auth").warnings.contains(&expected), "{:?}", world.listed("shop/auth").warnings);
 }
