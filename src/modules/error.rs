@@ -36,15 +36,15 @@ pub enum FetchError {
     #[error("{}: leads to {}, which is outside of --module-files {}", path.display(), target.display(), folder.display())]
     Outside { path: PathBuf, target: PathBuf, folder: PathBuf },
 
-    /// The bytes are not the ones that the plugin pinned. Not tried again over the network.
+    /// The bytes are not the ones that the plugin pinned. Tried again, slowly; an image of a digest is not.
     #[error("sha256 mismatch: expected {expected}, got {actual}")]
     DigestMismatch { expected: Digest, actual: Compared },
 
-    /// No module can be taken out of what came. Not tried again if it is pinned.
+    /// No module can be taken out of what came. Tried again, slowly; an image of a digest is not.
     #[error(transparent)]
     Image(#[from] ImageError),
 
-    /// No known Envoy would take the module. Not tried again if it is pinned.
+    /// No known Envoy would take the module. Tried again, slowly; an image of a digest is not.
     #[error("{reason}")]
     Refused { reason: String },
 
@@ -75,8 +75,8 @@ impl FetchError {
         }
     }
 
-    /// A pin names the very bytes, so that no later attempt can end otherwise.
-    pub fn is_final_when_pinned(&self) -> bool {
+    /// A reference that is a digest names the very bytes, so that no later attempt can end otherwise.
+    pub fn is_final_of_a_digest(&self) -> bool {
         matches!(self, Self::DigestMismatch { .. } | Self::Image(_) | Self::Refused { .. } | Self::Crashed { .. })
     }
 

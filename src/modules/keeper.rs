@@ -53,10 +53,8 @@ impl Keeper {
         }
         let mut backoff = Backoff::new(&self.room.pace);
         loop {
+            // Also where the bytes are not the pinned ones: a URL may give others tomorrow, as after a maintenance page.
             let Err(error) = self.patiently(self.fetch(url)).await else { return };
-            if self.is_pinned() && error.is_final_when_pinned() {
-                return self.fail(&error, NextTry::WhenPluginChanges).await;
-            }
             let wait = if error.is_about_content() { self.room.pace.slowest_retry } else { backoff.next() };
             self.fail(&error, NextTry::after(wait)).await;
             tokio::time::sleep(wait).await;

@@ -49,7 +49,7 @@ impl Keeper {
         loop {
             let secret = self.secret();
             let Err(error) = self.patiently(self.fetch_image(image)).await else { return true };
-            if image.digest.is_some() && error.is_final_when_pinned() {
+            if image.digest.is_some() && error.is_final_of_a_digest() {
                 self.fail(&error, NextTry::WhenPluginChanges).await;
                 return false;
             }

@@ -283,7 +283,7 @@ async fn a_failure_says_since_when_and_when_it_is_tried_again() {
 
     server.set(Answer::Body(module(1)));
     room.want([&remote, &wrong]);
-    assert_eq!(room.failure(&wrong, 1).await.next, NextTry::WhenPluginChanges);
+    assert!(matches!(room.failure(&wrong, 1).await.next, NextTry::At(_)));
     room.ready(&remote, &module(1)).await;
     assert_eq!(room.modules.notes().borrow()[&remote], Notes::default());
     // On a slow machine it is ready by what was stored a moment ago, and counted then.
@@ -291,35 +291,27 @@ async fn a_failure_says_since_when_and_when_it_is_tried_again() {
         tokio::task::yield_now().await;
     }
     let stats = room.modules.stats();
-    assert_eq!(stats.failures[&(Scheme::Http, FailureReason::DigestMismatch)], 1);
+    assert!(stats.failures[&(Scheme::Http, FailureReason::DigestMismatch)] >= 1);
     assert_eq!(stats.failures[&(Scheme::File, FailureReason::File)], 1);
     assert_eq!(stats.fetched_bytes, BTreeMap::from([(Scheme::Http, module(1).len() as u64)]));
     assert_eq!((stats.store_bytes, stats.store_hits), (module(1).len() as u64, 0));
 }
 
 #[tokio::test]
-async fn bytes_that_are_not_the_pinned_ones_fail_and_are_not_fetched_again() {
-    let (data_dir, server) = (folder(), Server::start(Answer::Body(module(1))).await);
-    let (wanted, other) = (pinned(server.reference("a.wasm"), &module(2)), server.reference("b.wasm"));
+async fn a_maintenance_page_does_not_keep_a_pinned_module_away_for_ever() {
+    let (data_dir, server) = (folder(), Server::start(Answer::Body(b"<html>back soon".to_vec())).await);
+    let wanted = pinned(server.reference("a.wasm"), &module(1));
     let room = Running::start(data_dir.path(), &[]);
     room.want([&wanted]);
-    let expected = format!("sha256 mismatch: expected {}, got {}", Digest::of(&module(2)), Digest::of(&module(1)));
-    assert_eq!(room.failed(&wanted).await, expected);
-    // Another module is fetched several times over meanwhile.
-    server.set(Answer::Status(503));
-    let before = server.requests();
-    room.want([&wanted, &other]);
-    room.failed(&other).await;
-    tokio::time::timeout(Duration::from_secs(20), async {
-        while server.requests() < before + 5 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await
-    .unwrap();
-    assert_eq!(room.failed(&wanted).await, expected);
-    let refused = room.modules.stats().fetches[&(Scheme::Http, FetchResult::Refused)];
-    assert_eq!(refused, 1);
+    assert!(matches!(room.failure(&wanted, 1).await.next, NextTry::At(_)));
+    server.set(Answer::Body(module(2)));
+    let expected = format!("sha256 mismatch: expected {}, got {}", Digest::of(&module(1)), Digest::of(&module(2)));
+    while room.failing(&wanted).await != expected {
+        tokio::task::yield_now().await;
+    }
+    server.set(Answer::Body(module(1)));
+    room.ready(&wanted, &module(1)).await;
+    assert!(room.modules.stats().fetches[&(Scheme::Http, FetchResult::Refused)] >= 2);
 }
 
 #[tokio::test]
