@@ -11,17 +11,10 @@ use super::keeper::Keeper;
 use super::library::Checked;
 use super::memory::Given;
 use super::pace::{Backoff, jittered_now};
-use super::registry::{self, Downloaded, ImageReference, Keys, PullError, Resolved, Unpacked};
+use super::registry::{self, ImageReference, Keys, PullError, Resolved};
 use super::stats::FetchResult;
 use super::{TagRefresh, image};
 use crate::model::{Digest, ModuleLocation, ModuleRef, PullPolicy, PullSecret};
-
-/// What asking the registry came to.
-enum Pulled {
-    /// The store has the module of this image.
-    Stored(Checked, Given),
-    Fresh(Box<Resolved>, Downloaded),
-}
 
 impl Keeper {
     /// Returns when nothing can change any more.
@@ -116,52 +109,42 @@ impl Keeper {
 
     async fn fetch_image(&self, image: &ImageReference) -> Result<(), FetchError> {
         let failed = |error| pull_error(&self.image_name(), error);
+        let (limit, server) = (self.room.limits.overall, image.registry_name());
         let keys = self.keys(image).await.map_err(failed)?;
-        let _slot = self.room.slots.take(&image.registry_name()).await;
-        let mut gate = None;
-        let pulled = registry::within(self.room.limits.overall, "the image", self.pull(image, &keys, &mut gate)).await;
-        match pulled.map_err(failed)? {
-            Pulled::Stored(checked, given) => {
-                let served = given.served;
-                self.room.library.remember(&self.reference, given).await?;
-                self.count(FetchResult::Stored);
-                self.ready(checked, served);
-            }
-            Pulled::Fresh(resolved, blobs) => {
-                let limits = image::UnpackLimits { module: self.room.limits.size, ..Default::default() };
-                let unpacked: Unpacked =
-                    registry::unpack(*resolved, blobs, &self.room.spools, limits).await.map_err(failed)?;
-                let served = unpacked.given.served;
-                let checked = self.room.library.admit_image(&self.reference, unpacked).await?;
-                self.room.fetches.fetched(&self.reference.location, checked.module.bytes.len());
-                self.ready(checked, served);
-            }
+        // Also where the store has the module: the registry alone knows who may have it.
+        let slot = self.room.slots.take(&server).await;
+        let resolved = registry::within(limit, "the manifest", self.room.registries.resolve(image, &keys)).await;
+        drop(slot);
+        let (mut session, resolved) = resolved.map_err(failed)?;
+        // Held until the module is stored, so that nobody downloads it at the same time. Waited for without a slot: other
+        // images of the registry go on.
+        let _gate = self.room.gates.enter(&image.home(), resolved.image).await;
+        if let Some((checked, given)) = self.stored(image, &resolved).await {
+            let served = given.served;
+            self.room.library.remember(&self.reference, given).await?;
+            self.count(FetchResult::Stored);
+            self.ready(checked, served);
+            return Ok(());
         }
-        drop(gate);
+        let _slot = self.room.slots.take(&server).await;
+        let downloaded = session.download_all(&resolved, &self.room.spools, &|_| {});
+        let downloaded = registry::within(limit, "the image", downloaded).await.map_err(failed)?;
+        let limits = image::UnpackLimits { module: self.room.limits.size, ..Default::default() };
+        let unpacked = registry::unpack(resolved, downloaded, &self.room.spools, limits).await.map_err(failed)?;
+        let served = unpacked.given.served;
+        let checked = self.room.library.admit_image(&self.reference, unpacked).await?;
+        self.room.fetches.fetched(&self.reference.location, checked.module.bytes.len());
+        self.ready(checked, served);
         Ok(())
     }
 
-    /// `gate` is held until the module is stored, so that nobody downloads it at the same time.
-    async fn pull(
-        &self,
-        image: &ImageReference,
-        keys: &Keys,
-        gate: &mut Option<tokio::sync::OwnedMutexGuard<()>>,
-    ) -> Result<Pulled, PullError> {
-        // Also where the store has the module: the registry alone knows who may have it.
-        let (mut session, resolved) = self.room.registries.resolve(image, keys).await?;
-        *gate = Some(self.room.gates.enter(&image.home(), resolved.image).await);
+    /// The module of an image that was downloaded before.
+    async fn stored(&self, image: &ImageReference, resolved: &Resolved) -> Option<(Checked, Given)> {
         let library = &self.room.library;
-        if let Some(known) = library.memory.of_image(&image.home(), &resolved.image)
-            && let Some(checked) = library.load(&known).await
-        {
-            let given = resolved.given(known.module, known.root_id);
-            if self.reference.sha256.is_none_or(|pin| given.is(&pin)) {
-                return Ok(Pulled::Stored(checked, given));
-            }
-        }
-        let blobs = session.download_all(&resolved, &self.room.spools, &|_| {}).await?;
-        Ok(Pulled::Fresh(Box::new(resolved), blobs))
+        let known = library.memory.of_image(&image.home(), &resolved.image)?;
+        let checked = library.load(&known).await?;
+        let given = resolved.given(known.module, known.root_id);
+        self.reference.sha256.is_none_or(|pin| given.is(&pin)).then_some((checked, given))
     }
 
     async fn keys(&self, image: &ImageReference) -> Result<Keys, PullError> {

@@ -185,6 +185,15 @@ impl Running {
     }
 }
 
+async fn until(condition: impl Fn() -> bool) {
+    let met = async {
+        while !condition() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), met).await.expect("in time");
+}
+
 fn folder() -> TempDir {
     tempfile::tempdir().unwrap()
 }
@@ -306,9 +315,7 @@ async fn a_maintenance_page_does_not_keep_a_pinned_module_away_for_ever() {
     assert!(matches!(room.failure(&wanted, 1).await.next, NextTry::At(_)));
     server.set(Answer::Body(module(2)));
     let expected = format!("sha256 mismatch: expected {}, got {}", Digest::of(&module(1)), Digest::of(&module(2)));
-    while room.failing(&wanted).await != expected {
-        tokio::task::yield_now().await;
-    }
+    until(|| room.modules.notes().borrow()[&wanted].failing.as_ref().is_some_and(|it| it.reason == expected)).await;
     server.set(Answer::Body(module(1)));
     room.ready(&wanted, &module(1)).await;
     assert!(room.modules.stats().fetches[&(Scheme::Http, FetchResult::Refused)] >= 2);

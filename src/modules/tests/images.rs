@@ -20,8 +20,9 @@ struct Shelf {
     is_down: std::sync::atomic::AtomicBool,
     /// The blobs of this repository do not come.
     held: watch::Sender<Option<&'static str>>,
-    /// Requests for blobs.
+    /// Requests for blobs, and for manifests.
     downloads: AtomicUsize,
+    manifests: AtomicUsize,
 }
 
 fn manifest(module: &[u8]) -> String {
@@ -65,6 +66,10 @@ impl Registry {
     fn downloads(&self) -> usize {
         self.shelf.downloads.load(Ordering::SeqCst)
     }
+
+    fn manifests(&self) -> usize {
+        self.shelf.manifests.load(Ordering::SeqCst)
+    }
 }
 
 async fn answer(shelf: Arc<Shelf>, request: Request) -> Response {
@@ -74,6 +79,7 @@ async fn answer(shelf: Arc<Shelf>, request: Request) -> Response {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     }
     if kind == "manifests" {
+        shelf.manifests.fetch_add(1, Ordering::SeqCst);
         let known = shelf.modules.lock().unwrap().get(&(repository.clone(), name.clone())).cloned();
         return known.map_or(StatusCode::NOT_FOUND.into_response(), |module| manifest(&module).into_response());
     }
@@ -122,5 +128,28 @@ async fn a_tag_that_moves_back_is_no_longer_told_to_mean_another_image() {
         assert_eq!(told[&wanted], Notes { image: Some(image(&module(1))), tag_means: means, ..Notes::default() });
     }
     room.ready(&wanted, &module(1)).await;
+    room.stop().await;
+}
+
+#[tokio::test]
+async fn two_tags_of_a_large_image_hold_up_no_other_image_of_their_registry() {
+    let (data_dir, registry) = (folder(), Registry::start().await);
+    for tag in ["v1", "v2", "v3"] {
+        registry.publish("large", tag, &module(1));
+    }
+    registry.publish("small", "v1", &module(2));
+    registry.hold(Some("large"));
+    let large = ["v1", "v2", "v3"].map(|tag| registry.reference(&format!("large:{tag}")));
+    let small = registry.reference("small:v1");
+    let room = Running::start(data_dir.path(), &[]);
+    room.want(large.each_ref());
+    until(|| registry.downloads() == 1 && registry.manifests() == large.len()).await;
+    room.want([&large[0], &large[1], &large[2], &small]);
+    room.ready(&small, &module(2)).await;
+    registry.hold(None);
+    for wanted in &large {
+        room.ready(wanted, &module(1)).await;
+    }
+    assert_eq!(registry.downloads(), 2);
     room.stop().await;
 }

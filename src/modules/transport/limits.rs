@@ -10,7 +10,8 @@ pub struct Limits {
     pub connect: Duration,
     /// Without a byte of the answer, or of an upload.
     pub idle: Duration,
-    /// From the first byte sent to the last one received, all requests of one fetch together.
+    /// From the first byte sent to the last one received: of a body, of what a reference resolves to, of an image's blobs,
+    /// of a push.
     pub overall: Duration,
     pub redirects: usize,
 }
