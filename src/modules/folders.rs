@@ -5,11 +5,14 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
 use super::error::FetchError;
+use super::image::UnpackLimits;
+use super::spool::MAGIC;
 
 /// Where a `file://` module is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,32 +46,68 @@ impl Folders {
     }
 }
 
-/// Reads a file that must really be below the folder. Blocks.
-pub fn read_below(folder: &Path, path: &Path, limit: u64) -> Result<Bytes, FetchError> {
+/// A regular file of limited size, to be read when there is memory for it.
+pub struct Opened {
+    path: PathBuf,
+    file: File,
+    length: u64,
+    is_module: bool,
+    limit: u64,
+}
+
+/// Opens a file that must really be below the folder. Blocks.
+pub fn open_below(folder: &Path, path: &Path, limit: u64) -> Result<Opened, FetchError> {
     let failed = |cause| FetchError::File { path: path.to_owned(), cause };
     let target = fs::canonicalize(path).map_err(failed)?;
     if !target.starts_with(fs::canonicalize(folder).map_err(failed)?) {
         return Err(FetchError::Outside { path: path.to_owned(), target, folder: folder.to_owned() });
     }
-    read_file(&target, limit).map_err(|error| match error {
+    let opened = open(&target, limit).map_err(|error| match error {
         FetchError::File { cause, .. } => failed(cause),
         other => other,
-    })
+    })?;
+    Ok(Opened { path: path.to_owned(), ..opened })
 }
 
 /// Reads a regular file of limited size. Blocks.
 pub fn read_file(path: &Path, limit: u64) -> Result<Bytes, FetchError> {
+    open(path, limit)?.read()
+}
+
+fn open(path: &Path, limit: u64) -> Result<Opened, FetchError> {
     let failed = |cause: io::Error| FetchError::File { path: path.to_owned(), cause };
     // Asked before opening: opening a pipe waits for its writer.
     if !fs::metadata(path).map_err(failed)?.is_file() {
         return Err(FetchError::NotAFile { path: path.to_owned() });
     }
-    let mut content = Vec::new();
-    File::open(path).and_then(|file| file.take(limit + 1).read_to_end(&mut content)).map_err(failed)?;
-    if content.len() as u64 > limit {
-        return Err(FetchError::TooLarge { location: path.display().to_string(), limit });
+    let file = File::open(path).map_err(failed)?;
+    let length = file.metadata().map_err(failed)?.len();
+    if length > limit {
+        return Err(too_large(path, limit));
     }
-    Ok(content.into())
+    let mut head = [0; MAGIC.len()];
+    let read = file.read_at(&mut head, 0).map_err(failed)?;
+    Ok(Opened { path: path.to_owned(), file, length, is_module: &head[..read] == MAGIC, limit })
+}
+
+fn too_large(path: &Path, limit: u64) -> FetchError {
+    FetchError::TooLarge { location: path.display().to_string(), limit }
+}
+
+impl Opened {
+    /// What reading and unpacking it may take. What is a module already is not unpacked.
+    pub fn memory(&self, limits: &UnpackLimits) -> u64 {
+        if self.is_module { self.length } else { self.length.saturating_add(limits.module) }
+    }
+
+    /// Blocks.
+    pub fn read(self) -> Result<Bytes, FetchError> {
+        let mut content = Vec::with_capacity(self.length as usize);
+        // It may have grown since.
+        let read = self.file.take(self.limit + 1).read_to_end(&mut content);
+        read.map_err(|cause| FetchError::File { path: self.path.clone(), cause })?;
+        if content.len() as u64 > self.limit { Err(too_large(&self.path, self.limit)) } else { Ok(content.into()) }
+    }
 }
 
 #[cfg(test)]
@@ -100,7 +139,7 @@ mod tests {
         fs::write(&secret, b"secret").unwrap();
         std::os::unix::fs::symlink(&secret, folder.join("link.wasm")).unwrap();
         for path in [folder.join("../secret"), folder.join("link.wasm")] {
-            let error = read_below(&folder, &path, LIMIT).unwrap_err();
+            let error = open_below(&folder, &path, LIMIT).map(drop).unwrap_err();
             assert!(matches!(error, FetchError::Outside { .. }), "{error}");
             assert!(error.to_string().starts_with(&path.display().to_string()), "{error}");
         }
@@ -110,7 +149,7 @@ mod tests {
     fn files_have_limits_and_must_be_files() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.wasm");
-        let read = || read_below(folder.path(), &path, LIMIT);
+        let read = || open_below(folder.path(), &path, LIMIT).and_then(Opened::read);
         assert_eq!(
             read().unwrap_err().to_string(),
             format!("{}: No such file or directory (os error 2)", path.display())

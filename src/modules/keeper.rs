@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::Room;
 use super::error::FetchError;
 use super::failure::{Failure, NextTry};
-use super::folders::{Place, read_below};
+use super::folders::{Place, open_below};
 use super::http;
 use super::image::UnpackLimits;
 use super::library::Checked;
@@ -105,8 +105,10 @@ impl Keeper {
 
     async fn read(&self, folder: &Path, path: &Path) -> Result<(), FetchError> {
         let (folder, path, limit) = (folder.to_owned(), path.to_owned(), self.room.limits.size);
-        let reading = tokio::task::spawn_blocking(move || read_below(&folder, &path, limit));
-        let bytes = reading.await.map_err(|error| FetchError::Crashed { cause: error.to_string() })??;
+        let opened = aside(move || open_below(&folder, &path, limit)).await?;
+        let limits = UnpackLimits { module: limit, ..UnpackLimits::default() };
+        let _room = self.room.spools.room(opened.memory(&limits)).await;
+        let bytes = aside(move || opened.read()).await?;
         self.admit(bytes).await
     }
 
@@ -159,6 +161,13 @@ impl Keeper {
     pub(super) fn name(&self) -> String {
         self.reference.location.to_string()
     }
+}
+
+async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, FetchError> + Send + 'static,
+) -> Result<T, FetchError> {
+    let worked = tokio::task::spawn_blocking(work).await;
+    worked.map_err(|error| FetchError::Crashed { cause: error.to_string() })?
 }
 
 /// Whose slots a download takes.

@@ -63,7 +63,7 @@ pub struct Spool {
 }
 
 /// What each module begins with.
-const MAGIC: &[u8] = b"\0asm";
+pub const MAGIC: &[u8] = b"\0asm";
 
 enum Content {
     File(tokio::fs::File),
@@ -124,6 +124,12 @@ impl Spools {
         let units = bytes.min(MEMORY).div_ceil(UNIT) as u32;
         let permits = Arc::clone(&self.memory).acquire_many_owned(units).await;
         Room { _permits: permits.expect("the semaphore is never closed"), _arrived: None }
+    }
+
+    /// Bytes that may still be taken without waiting.
+    #[cfg(test)]
+    pub fn free(&self) -> u64 {
+        self.memory.available_permits() as u64 * UNIT
     }
 
     /// For downloads that belong together.

@@ -637,3 +637,27 @@ async fn a_slow_server_and_one_free_desk_do_not_stop_a_module_that_is_stored_for
     let kept = async { tokio::join!(keeper.patiently(fetch), free_one).0 };
     tokio::time::timeout(Duration::from_secs(3600), kept).await.expect("not for ever").unwrap();
 }
+
+#[tokio::test]
+async fn files_are_read_when_there_is_memory_for_them_and_give_it_back() {
+    let (data_dir, files) = (folder(), folder());
+    let (path, packed) = (files.path().join("a.wasm"), files.path().join("b.wasm.gz"));
+    fs::write(&path, module(1)).unwrap();
+    fs::write(&packed, gzip(&module(2))).unwrap();
+    let room = Running::start(data_dir.path(), &[files.path()]);
+    let (library, spools) = (&room.modules.0.library, &room.modules.0.spools);
+    let all = spools.free();
+    // Nobody is done with a file while nobody inspects.
+    let desks = library.take_desks().await;
+    room.want([&file(&path)]);
+    until(|| spools.free() < all).await;
+    assert!(spools.free() > all - 10_000);
+    // What it unpacks to is counted in.
+    room.want([&file(&path), &file(&packed)]);
+    until(|| spools.free() < all - Limits::default().size).await;
+    drop(desks);
+    room.ready(&file(&path), &module(1)).await;
+    room.ready(&file(&packed), &module(2)).await;
+    until(|| spools.free() == all).await;
+    room.stop().await;
+}
