@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
+use std::sync::Arc;
 
 use super::archive::{Entry, Kind};
 use super::path;
@@ -23,8 +24,8 @@ pub struct Place {
 pub enum Node {
     File(Place),
     Directory,
-    /// A symbolic link, with its target as written.
-    Link(Vec<u8>),
+    /// A symbolic link, with its target as written. Hard links to it share the target: it may be long, and they many.
+    Link(Arc<[u8]>),
     /// What it is, in words.
     Other(&'static str),
 }
@@ -73,7 +74,7 @@ impl Layer {
         let node = match kind {
             Kind::File => Node::File(Place { layer, entry: number, size }),
             Kind::Directory => Node::Directory,
-            Kind::Symlink(target) => Node::Link(target),
+            Kind::Symlink(target) => Node::Link(target.into()),
             Kind::Other(what) => Node::Other(what),
             Kind::HardLink(target) => match self.nodes.get(&target) {
                 Some(node) => node.clone(),
@@ -201,5 +202,35 @@ impl Tree {
             }
         }
         Err(Lost::Not("is a folder".to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_hard_links_to_a_long_symlink_hold_its_target_once() {
+        let entry = |number, path: &str, kind| Entry { number, path: path.as_bytes().to_vec(), kind, size: 0 };
+        let (mut lower, mut upper) = (Layer::default(), Layer::default());
+        lower.add(0, entry(0, "long", Kind::Symlink(vec![b'x'; 4096]))).unwrap();
+        for number in 0..3 {
+            let name = format!("{number}");
+            lower.add(0, entry(number + 1, &name, Kind::HardLink(b"long".to_vec()))).unwrap();
+            // Of a file that a lower layer holds.
+            upper.add(1, entry(number, &format!("upper{number}"), Kind::HardLink(name.into_bytes()))).unwrap();
+        }
+        let mut tree = Tree::default();
+        tree.lay(lower);
+        tree.lay(upper);
+        let targets: Vec<_> = tree
+            .nodes
+            .values()
+            .map(|node| match node {
+                Node::Link(target) => target.as_ptr(),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(targets, vec![targets[0]; 7]);
     }
 }
