@@ -2,8 +2,8 @@
 //!
 //! Written before a module is handed out, read at the start, so that a restart needs no server. What a location gave
 //! with one pull secret is found again with that secret only: nobody gets a private module out of the store by knowing
-//! its tag or its digest. It holds what operators wrote as URLs, so it is readable by its owner only; credentials are
-//! not in it.
+//! its tag or its digest. Readable by its owner only. A URL that holds user, password or query is kept without them, and
+//! with the digest of all of it: other credentials are another URL.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::disk::write_whole;
 use super::registry::ImageReference;
-use crate::model::{Digest, ModuleLocation, ModuleRef};
+use crate::model::{Digest, ModuleLocation, ModuleRef, shown_url};
 
 /// Modules of one location, newest first: those that some proxy may still have to go back to, and a good many more.
 const PER_LOCATION: usize = 64;
@@ -44,7 +44,11 @@ impl Given {
 /// A location, and with whose credentials it was asked.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 struct Asked {
+    /// As logs may show it.
     location: String,
+    /// The digest of all of it, where `location` leaves something out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    whole: Option<Digest>,
     /// Namespace and name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     secret: Option<(String, String)>,
@@ -54,7 +58,14 @@ impl Asked {
     fn of(reference: &ModuleRef) -> Self {
         // A secret is for images only.
         let secret = reference.pull_secret.clone().filter(|_| matches!(reference.location, ModuleLocation::Oci(_)));
-        Self { location: reference.location.whole(), secret }
+        let (location, whole) = (reference.location.to_string(), reference.location.whole());
+        let whole = (location != whole).then(|| Digest::of(whole.as_bytes()));
+        Self { location, whole, secret }
+    }
+
+    /// Whether it is as [`Asked::of`] makes it. Older files hold URLs as they were written.
+    fn is_sound(&self) -> bool {
+        self.whole.is_some() || !self.location.starts_with("http") || shown_url(&self.location) == self.location
     }
 }
 
@@ -157,7 +168,8 @@ impl Memory {
 
 fn parse(text: &[u8]) -> Result<BTreeMap<Asked, Vec<Given>>, serde_json::Error> {
     let entries: Vec<Entry> = serde_json::from_slice(text)?;
-    Ok(entries.into_iter().map(|entry| (entry.asked, entry.given)).collect())
+    let sound = entries.into_iter().filter(|entry| entry.asked.is_sound());
+    Ok(sound.map(|entry| (entry.asked, entry.given)).collect())
 }
 
 #[cfg(test)]
@@ -225,6 +237,30 @@ mod tests {
         }
         assert!(memory.of_image("r.test/a", &Digest::of(b"image")).is_some());
         assert_eq!(memory.of_image("evil.test/a", &Digest::of(b"image")), None);
+    }
+
+    #[test]
+    fn a_password_in_a_url_is_not_on_disk_and_another_one_finds_nothing() {
+        let data_dir = tempfile::tempdir().unwrap();
+        let at = |url: &str| ModuleRef { location: ModuleLocation::Http(url.to_owned()), ..image("", None) };
+        let wanted = at("https://me:hunter2@m.test/a.wasm?sig=hunter3");
+        let known = given(b"module", None);
+        Memory::open(data_dir.path()).set(&wanted, known.clone());
+        let memory = Memory::open(data_dir.path());
+        assert_eq!(memory.recall(&wanted), Some(known.clone()));
+        for other in ["https://me:hunter2@m.test/a.wasm?sig=other", "https://redacted@m.test/a.wasm?redacted"] {
+            assert_eq!(memory.recall(&at(other)), None, "{other}");
+        }
+        let text = fs::read_to_string(&memory.path).unwrap();
+        assert!(text.contains("https://redacted@m.test/a.wasm") && !text.contains("hunter"), "{text}");
+
+        // As it was written before.
+        let older = serde_json::json!([{"location": "https://me:hunter2@m.test/a.wasm", "given": [known]}]);
+        fs::write(&memory.path, older.to_string()).unwrap();
+        let memory = Memory::open(data_dir.path());
+        memory.set(&at("https://m.test/b.wasm"), known);
+        let text = fs::read_to_string(&memory.path).unwrap();
+        assert!(text.contains("m.test/b.wasm") && !text.contains("hunter"), "{text}");
     }
 
     #[test]
