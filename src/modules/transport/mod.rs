@@ -155,7 +155,7 @@ impl Transport {
             let may_follow = matches!(method, Method::GET | Method::HEAD);
             let Some(target) = redirect_target(&response).filter(|_| may_follow) else { return Ok(response) };
             let target = join(&url, &target)?;
-            if url.scheme() == "https" && target.scheme() == "http" && !self.is_plain_url(&target) {
+            if url.scheme() == "https" && target.scheme() == "http" {
                 return Err(no_response("redirected from https to plain http, which is not followed"));
             }
             if target.origin() != first {
@@ -166,10 +166,6 @@ impl Transport {
             url = target;
         }
         Err(no_response("too many redirects"))
-    }
-
-    fn is_plain_url(&self, url: &Url) -> bool {
-        HostPort::of(url).is_some_and(|host| self.is_plain(&host))
     }
 
     async fn send_once(

@@ -233,3 +233,17 @@ async fn all_certificates_of_a_registry_are_trusted_and_those_of_its_port_before
         both.reverse();
     }
 }
+
+#[tokio::test]
+async fn no_redirect_leads_from_https_to_plain_http_not_even_where_that_is_spoken() {
+    let (authority, (plain, seen)) = (Authority::new(), server("127.0.0.1").await);
+    let location =
+        format!("HTTP/1.1 302 Found\r\nlocation: http://{plain}/\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    let address = authority.serve(location).await;
+    let registry_cas = vec![(address.to_string().parse().unwrap(), vec![authority.certificate()])];
+    let insecure_registries = vec![plain.to_string().parse().unwrap()];
+    let transport = Transport::new(Settings { registry_cas, insecure_registries, ..Settings::default() }, LIMITS);
+    let refused = transport.send(request(&format!("https://{address}/"))).await.unwrap_err().cause;
+    assert_eq!(refused, "redirected from https to plain http, which is not followed");
+    assert_eq!(seen.lock().unwrap().len(), 0);
+}
