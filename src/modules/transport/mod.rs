@@ -19,7 +19,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 pub use reqwest::Certificate;
 use reqwest::{Client, redirect};
 use tokio::sync::watch;
-use url::{Host, Url};
+use url::Url;
 
 pub use address::{InvalidNetwork, Network};
 pub use guard::{Guard, Reach, Rules};
@@ -149,7 +149,7 @@ impl Transport {
     pub async fn send(&self, request: Request) -> Result<reqwest::Response, NoResponse> {
         let Request { method, mut url, mut reach, headers, mut authorization, body } = request;
         let first = url.origin();
-        let starts_on_loopback = is_loopback(&url);
+        let starts_on_loopback = HostPort::of(&url).is_some_and(|host| host.is_loopback());
         for _ in 0..=self.limits.redirects {
             let response = self.send_once(&method, &url, reach, &headers, authorization.as_ref(), &body).await?;
             let may_follow = matches!(method, Method::GET | Method::HEAD);
@@ -271,15 +271,6 @@ fn join(url: &Url, location: &HeaderValue) -> Result<Url, NoResponse> {
     }
     target.set_fragment(None);
     Ok(target)
-}
-
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    }
 }
 
 fn client(
