@@ -10,7 +10,6 @@
 //! ```
 
 mod board;
-mod disk;
 mod error;
 mod failure;
 mod folders;

@@ -18,7 +18,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 
-use super::disk::{UNFINISHED, write_whole};
+use crate::disk::{UNFINISHED, write_whole};
 use crate::model::Digest;
 
 pub struct Store {

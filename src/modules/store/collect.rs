@@ -9,7 +9,8 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
-use super::{Store, UNFINISHED, touch};
+use super::{Store, touch};
+use crate::disk::UNFINISHED;
 use crate::model::Digest;
 
 /// A module that nobody has used for so long is removed.

@@ -1,3 +1,0 @@
-//! How the store writes.
-
-pub use crate::disk::{UNFINISHED, write_whole};
