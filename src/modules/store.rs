@@ -2,8 +2,8 @@
 //!
 //! Comes in: bytes and their digest. Goes out: the same bytes, or nothing. A file is believed only if its content has
 //! the digest that its name says, so that neither a crash nor a bad disk hands out something else. A folder that cannot
-//! be written is a fault to report, never a reason to stop: modules then live in memory only. Several processes may
-//! share a folder: all of them write, one removes (`collect`). Everything here blocks.
+//! be written is a fault to report, never a reason to stop: modules then live in memory only. One process has the folder
+//! (`plane::lock`). Everything here blocks.
 
 mod collect;
 #[cfg(test)]
@@ -25,8 +25,6 @@ pub struct Store {
     folder: PathBuf,
     /// Why the last write failed; `None` after one that succeeded.
     fault: Mutex<Option<String>>,
-    /// Held by the one process that removes modules from the folder, until it ends.
-    collector: Mutex<Option<File>>,
     /// As last counted, and what this process has written since.
     bytes: AtomicU64,
     hits: AtomicU64,
@@ -39,7 +37,6 @@ impl Store {
         let store = Self {
             folder: data_dir.join("modules/sha256"),
             fault: Mutex::default(),
-            collector: Mutex::default(),
             bytes: AtomicU64::default(),
             hits: AtomicU64::default(),
             removed: AtomicU64::default(),

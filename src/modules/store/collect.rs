@@ -1,11 +1,9 @@
 //! Which stored modules go: those that nobody has used for a week, and the longest unused where there is no room.
 //!
-//! A module in use is never removed. Nobody can tell what another process uses, so one per folder removes; what it takes
-//! from under another one is in that one's memory, and written back within the hour.
+//! A module in use is never removed.
 
-use std::fs::{self, DirEntry, File};
+use std::fs::{self, DirEntry};
 use std::path::PathBuf;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
@@ -15,10 +13,8 @@ use crate::model::Digest;
 
 /// A module that nobody has used for so long is removed.
 pub const KEEP_UNUSED: Duration = Duration::from_secs(7 * 24 * 3600);
-/// An unfinished file of that age is left over from a crash; a younger one may be another process at work.
+/// An unfinished file of that age is left over from a crash; a younger one may be written at this moment.
 pub const KEEP_UNFINISHED: Duration = Duration::from_secs(3600);
-/// Beside the folder, so that it is no module.
-const LOCK: &str = "collector.lock";
 
 /// A stored module that nobody uses here.
 struct Unused {
@@ -40,9 +36,6 @@ impl Store {
             }
         }
         let mut stored = self.count();
-        if !self.is_collector() {
-            return;
-        }
         unused.sort_by_key(|module| module.since);
         for module in unused {
             let age = now.duration_since(module.since).unwrap_or_default();
@@ -63,7 +56,7 @@ impl Store {
         }
     }
 
-    /// Counts anew: other processes write and remove, too.
+    /// Counts anew: people remove files, too.
     pub(super) fn count(&self) -> u64 {
         let modules = self.entries().filter(|entry| module(entry).is_some());
         let bytes = modules.filter_map(|entry| Some(entry.metadata().ok()?.len())).sum();
@@ -78,17 +71,6 @@ impl Store {
         if is_ours && is_old() == Some(true) && fs::remove_file(entry.path()).is_ok() {
             tracing::info!(path = %entry.path().display(), "unfinished file removed from the module store");
         }
-    }
-
-    /// Whether this process may remove modules: the first that asked, as long as it lives.
-    fn is_collector(&self) -> bool {
-        let mut lock = self.collector.lock().unwrap_or_else(PoisonError::into_inner);
-        if lock.is_none() {
-            let path = self.folder.with_file_name(LOCK);
-            let file = File::options().create(true).append(true).open(path);
-            *lock = file.ok().filter(|file| file.try_lock().is_ok());
-        }
-        lock.is_some()
     }
 
     fn entries(&self) -> impl Iterator<Item = DirEntry> {

@@ -100,21 +100,6 @@ fn without_room_the_longest_unused_go_first_and_what_is_used_stays() {
     assert_eq!((stored(&store).len(), store.size(), store.removed()), (5, 300, 2));
 }
 
-#[test]
-fn of_several_processes_on_one_folder_one_removes() {
-    let data_dir = tempfile::tempdir().unwrap();
-    let (first, one) = stored(data_dir.path(), b"one");
-    let (second, two) = stored(data_dir.path(), b"two");
-    first.collect(|digest| *digest == one, SystemTime::now(), u64::MAX);
-    second.collect(|_| false, SystemTime::now() + 8 * DAY, 0);
-    assert!(second.has(&one) && second.has(&two));
-    assert_eq!((second.size(), first.read(&two).unwrap()), (6, Bytes::from_static(b"two")));
-    // A lock ends with its process.
-    drop(first);
-    second.collect(|_| false, SystemTime::now() + 8 * DAY, 0);
-    assert_eq!(second.size(), 0);
-}
-
 /// In the environment of the process that writes until it is killed.
 const WRITE_INTO: &str = "WASMPLANE_TEST_WRITE_INTO";
 
