@@ -29,9 +29,9 @@ pub struct Checked {
 
 impl Checked {
     /// Says this as well.
-    fn with(mut self, warnings: Vec<String>) -> Self {
+    fn with(mut self, warnings: &[String]) -> Self {
         if !warnings.is_empty() {
-            self.warnings = self.warnings.iter().cloned().chain(warnings).collect();
+            self.warnings = self.warnings.iter().chain(warnings).cloned().collect();
         }
         self
     }
@@ -83,14 +83,14 @@ impl Library {
     pub async fn load(self: &Arc<Self>, given: &Given) -> Option<Checked> {
         let (digest, root_id) = (given.module, given.root_id.as_deref());
         if let Some(held) = self.held(&digest) {
-            return Some(self.with_root_id(held, root_id));
+            return Some(self.with_root_id(held, root_id).with(&given.warnings));
         }
         let read = move |library: &Self| {
             let bytes = library.store.read(&digest)?;
             Some(library.check(bytes))
         };
         let checked = self.aside(read).await.ok().flatten()?.ok()?;
-        Some(self.with_root_id(checked, root_id))
+        Some(self.with_root_id(checked, root_id).with(&given.warnings))
     }
 
     /// Unpacks, verifies, inspects and stores a body or file, and remembers that the reference gave it.
@@ -105,9 +105,9 @@ impl Library {
             if is_packed {
                 digests.insert(0, (Subject::Body, served));
             }
-            let given =
-                Given { module: module_digest, served: is_packed.then_some(served), chosen: None, root_id: None };
-            library.take_in(&reference, given, &digests, module, warnings)
+            let served = is_packed.then_some(served);
+            let given = Given { module: module_digest, served, chosen: None, root_id: None, warnings };
+            library.take_in(&reference, given, &digests, module)
         })
         .await?
     }
@@ -138,7 +138,7 @@ impl Library {
             let Unpacked { extracted, given, room } = unpacked;
             let images = [given.served, given.chosen].into_iter().flatten().map(|digest| (Subject::Image, digest));
             let digests: Vec<_> = images.chain([(Subject::Module, given.module)]).collect();
-            let taken = library.take_in(&reference, given, &digests, extracted.module, extracted.warnings);
+            let taken = library.take_in(&reference, given, &digests, extracted.module);
             drop(room);
             taken
         })
@@ -157,14 +157,14 @@ impl Library {
         given: Given,
         digests: &[(Subject, Digest)],
         module: Bytes,
-        warnings: Vec<String>,
     ) -> Result<Checked, FetchError> {
         if let Some(pin) = reference.sha256 {
             let subject = pin::compare(pin, digests)?;
             tracing::debug!(%pin, %subject, "sha256 compared");
         }
-        let checked = self.shelve_and_store(module)?.with(warnings);
-        let checked = self.with_root_id(checked, given.root_id.as_deref());
+        let checked = self.shelve_and_store(module)?;
+        // The warnings last: they are of this packaging, and the shelf is for all that hold the module.
+        let checked = self.with_root_id(checked, given.root_id.as_deref()).with(&given.warnings);
         self.memory.set(reference, given);
         if self.store.size() > self.max_bytes {
             self.collect();
@@ -302,6 +302,7 @@ mod tests {
             served: None,
             chosen: None,
             root_id: root_id.map(str::to_owned),
+            warnings: Vec::new(),
         };
         library.store.write(&Digest::of(&module), &module);
         let (a, b, none) = (given(Some("a")), given(Some("b")), given(None));

@@ -33,6 +33,9 @@ pub struct Given {
     /// What the image wants as the root id of plugins that name none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root_id: Option<String>,
+    /// What was odd about the packaging, and harmless.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 impl Given {
@@ -188,7 +191,8 @@ mod tests {
     }
 
     fn given(module: &[u8], served: Option<&[u8]>) -> Given {
-        Given { module: Digest::of(module), served: served.map(Digest::of), chosen: None, root_id: None }
+        let (module, served) = (Digest::of(module), served.map(Digest::of));
+        Given { module, served, chosen: None, root_id: None, warnings: Vec::new() }
     }
 
     #[test]

@@ -143,7 +143,7 @@ impl Keeper {
         let library = &self.room.library;
         let known = library.memory.of_image(&image.home(), &resolved.image)?;
         let checked = library.load(&known).await?;
-        let given = resolved.given(known.module, known.root_id);
+        let given = resolved.given(known.module, known.root_id, known.warnings);
         self.reference.sha256.is_none_or(|pin| given.is(&pin)).then_some((checked, given))
     }
 

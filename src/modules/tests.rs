@@ -661,3 +661,24 @@ async fn files_are_read_when_there_is_memory_for_them_and_give_it_back() {
     until(|| spools.free() == all).await;
     room.stop().await;
 }
+
+#[tokio::test]
+async fn what_is_odd_about_a_packaging_is_told_after_a_restart_too_and_of_no_other_module() {
+    const MANIFEST: &[u8] = b"schemaVersion: 1\nphase: PreAuthZ\npriority: 1\nmodule: a.wasm\nodd: 1\n";
+    use crate::modules::image::fixtures::{File, tar};
+    let packed = tar(&[File("manifest.yaml", MANIFEST), File("a.wasm", &module(1))]);
+    let (data_dir, odd) = (folder(), Server::start(Answer::Body(packed)).await);
+    let plain = Server::start(Answer::Body(module(1))).await;
+    let (odd, plain) = (odd.reference("a.tar"), plain.reference("a.wasm"));
+    for _start in 0..2 {
+        let room = Running::start(data_dir.path(), &[]);
+        room.want([&odd]);
+        room.ready(&odd, &module(1)).await;
+        room.want([&odd, &plain]);
+        room.ready(&plain, &module(1)).await;
+        let notes = room.modules.notes().borrow().clone();
+        assert!(matches!(&notes[&odd].warnings[..], [only] if only.contains("odd")), "{notes:?}");
+        assert!(notes.get(&plain).is_none_or(|notes| notes.warnings.is_empty()), "{notes:?}");
+        room.stop().await;
+    }
+}

@@ -26,9 +26,9 @@ pub struct Resolved {
 
 impl Resolved {
     /// What is to be remembered once the module in it is known, and the root id that the image names.
-    pub fn given(&self, module: Digest, root_id: Option<String>) -> Given {
+    pub fn given(&self, module: Digest, root_id: Option<String>, warnings: Vec<String>) -> Given {
         let chosen = Some(self.image).filter(|image| *image != self.digest);
-        Given { module, served: Some(self.digest), chosen, root_id }
+        Given { module, served: Some(self.digest), chosen, root_id, warnings }
     }
 }
 

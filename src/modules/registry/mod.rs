@@ -154,7 +154,8 @@ pub async fn unpack(
     }
     let unpacked = tokio::task::spawn_blocking(move || {
         let extracted = resolved.manifest.extract(read, &limits)?;
-        let given = resolved.given(Digest::of(&extracted.module), extracted.root_id().map(str::to_owned));
+        let root_id = extracted.root_id().map(str::to_owned);
+        let given = resolved.given(Digest::of(&extracted.module), root_id, extracted.warnings.clone());
         Ok(Unpacked { extracted, given, room })
     });
     let crashed = |error: tokio::task::JoinError| PullError::Protocol {
