@@ -11,7 +11,7 @@
 //!      disk                 files that are whole or not there
 //! ```
 //!
-//! A room imports only rooms on lower lines (`tests/architecture.rs` fails on one that does not). Data goes one way:
+//! A room imports only rooms on lower lines (`tests/it/architecture.rs` fails on one that does not). Data goes one way:
 //! sources → model → modules → compile → snapshot → xds → rollout → status, with one loop: what proxies refused comes
 //! back from rollout through plane into compile.
 //!

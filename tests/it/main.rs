@@ -6,6 +6,7 @@ mod ads;
 mod architecture;
 mod compile_golden;
 mod compile_outline;
+mod documents;
 mod examples;
 mod faults;
 mod http_proxy;

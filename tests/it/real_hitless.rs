@@ -1,5 +1,5 @@
 //! What each kind of change costs traffic: short requests over HTTP/1.1 and HTTP/2, and requests that take longer than the
-//! change. `docs/hitless.md` is the report of many of them.
+//! change. `hitless_report` makes a table of many of them.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -286,7 +286,7 @@ async fn changes_of_filters_fail_no_short_and_no_long_request() {
     nothing_fails(FILTER, Protocol::Delta, &Kind::ALL, 4).await;
 }
 
-/// Prints the table of `docs/hitless.md`.
+/// Prints a table of what each kind of change costs.
 #[tokio::test]
 #[ignore = "a report, which takes some minutes"]
 async fn hitless_report() {
