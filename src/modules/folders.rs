@@ -35,6 +35,7 @@ impl Folders {
         Self(folders.iter().map(|folder| std::path::absolute(folder).unwrap_or_else(|_| folder.clone())).collect())
     }
 
+    /// Blocks.
     pub fn place(&self, path: &Path) -> Place {
         let is_below = |folder: &&PathBuf| {
             path.starts_with(folder) || fs::canonicalize(folder).is_ok_and(|folder| path.starts_with(folder))

@@ -33,10 +33,14 @@ impl Keeper {
     pub async fn keep(self) {
         match &self.reference.location {
             ModuleLocation::Http(url) => self.keep_remote(url).await,
-            ModuleLocation::File(path) => match self.room.folders.place(path) {
-                Place::Proxy => self.pass_through(path),
-                Place::Ours { folder } => self.keep_file(&folder, path).await,
-            },
+            ModuleLocation::File(path) => {
+                let (room, wanted) = (Arc::clone(&self.room), path.clone());
+                match aside(move || Ok(room.folders.place(&wanted))).await {
+                    Ok(Place::Proxy) => self.pass_through(path),
+                    Ok(Place::Ours { folder }) => self.keep_file(&folder, path).await,
+                    Err(error) => self.fail(&error, NextTry::WhenPluginChanges).await,
+                }
+            }
             ModuleLocation::Oci(reference) => self.keep_image(reference).await,
         }
     }
@@ -92,7 +96,7 @@ impl Keeper {
             self.count(FetchResult::Stored);
             return;
         }
-        let mut follower = self.room.watcher.follow(path);
+        let mut follower = self.room.watcher.follow(path).await;
         loop {
             // Looked at before it is read: what changes meanwhile is seen as a change.
             let seen = look(path).await;

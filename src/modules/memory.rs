@@ -5,7 +5,7 @@
 //! its tag or its digest. Readable by its owner only. A URL that holds user, password or query is kept without them, and
 //! with the digest of all of it: other credentials are another URL.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -145,16 +145,19 @@ impl Memory {
 
     /// Forgets modules that the store no longer has. Blocks.
     pub fn retain(&self, is_stored: impl Fn(&Digest) -> bool) {
-        let mut forgotten = 0;
-        self.given.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, given| {
-            let before = given.len();
-            given.retain(|it| is_stored(&it.module));
-            forgotten += before - given.len();
+        let given = || self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        let known: BTreeSet<Digest> = given().values().flatten().map(|it| it.module).collect();
+        // Asked of the disk while nobody who reads waits.
+        let gone: BTreeSet<Digest> = known.into_iter().filter(|digest| !is_stored(digest)).collect();
+        if gone.is_empty() {
+            return;
+        }
+        given().retain(|_, given| {
+            // One of them may have come back meanwhile.
+            given.retain(|it| !gone.contains(&it.module) || is_stored(&it.module));
             !given.is_empty()
         });
-        if forgotten > 0 {
-            self.save();
-        }
+        self.save();
     }
 
     fn save(&self) {

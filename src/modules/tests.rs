@@ -682,3 +682,23 @@ async fn what_is_odd_about_a_packaging_is_told_after_a_restart_too_and_of_no_oth
         room.stop().await;
     }
 }
+
+#[tokio::test]
+async fn a_folder_is_watched_as_long_as_a_module_in_it_is_wanted() {
+    let (data_dir, files) = (folder(), folder());
+    let wanted = ["a/1.wasm", "a/2.wasm", "b/3.wasm"].map(|name| file(&files.path().join(name)));
+    for name in ["a", "b"] {
+        fs::create_dir(files.path().join(name)).unwrap();
+    }
+    let room = Running::start(data_dir.path(), &[files.path()]);
+    let watched = async |folders: usize| until(|| room.modules.0.watcher.folders() == folders).await;
+    room.want(wanted.each_ref());
+    watched(2).await;
+    room.want([&wanted[0], &wanted[2]]);
+    room.want([&wanted[0]]);
+    watched(1).await;
+    fs::write(files.path().join("a/1.wasm"), module(1)).unwrap();
+    room.ready(&wanted[0], &module(1)).await;
+    room.want([]);
+    watched(0).await;
+}
