@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 
-use crate::modules::{AddressRules, Certificate, HostPort, Network, NetworkSettings};
+use crate::model::HostPort;
+use crate::modules::{AddressRules, Certificate, Network, NetworkSettings};
 
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct NetworkArgs {

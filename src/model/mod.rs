@@ -4,6 +4,8 @@
 //! Invariant: no IO, no clock, no Kubernetes, no gRPC.
 
 mod docker_config;
+mod host_port;
+mod image_reference;
 mod module;
 mod plugin;
 mod plugin_id;
@@ -12,6 +14,8 @@ mod revision;
 mod template;
 
 pub use docker_config::{Credential, DOCKER_HUB, DockerConfig, InvalidDockerConfig, PullSecret};
+pub use host_port::{HostPort, InvalidHostPort};
+pub use image_reference::{ImageReference, InvalidReference};
 pub use module::{Code, Digest, InvalidDigest, Module, ModuleLocation, ModuleRef, ModuleState, PullPolicy, shown_url};
 pub use plugin::{
     EnvVar, EnvVarSource, FailStrategy, LuaProgram, Plugin, PluginType, Position, Program, ReloadBackoff,

@@ -18,9 +18,8 @@ use super::library::Checked;
 use super::pace::Backoff;
 use super::pull::is_asked_always;
 use super::stats::FetchResult;
-use super::transport::HostPort;
 use super::watcher::look;
-use crate::model::{Code, Digest, ModuleLocation, ModuleRef};
+use crate::model::{Code, Digest, HostPort, ModuleLocation, ModuleRef};
 
 /// One reference, and the room it is kept in.
 pub struct Keeper {

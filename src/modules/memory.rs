@@ -13,9 +13,8 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use super::registry::ImageReference;
 use crate::disk::write_whole;
-use crate::model::{Digest, ModuleLocation, ModuleRef, shown_url};
+use crate::model::{Digest, ImageReference, ModuleLocation, ModuleRef, shown_url};
 
 /// Modules of one location, newest first: those that some proxy may still have to go back to, and a good many more.
 const PER_LOCATION: usize = 64;

@@ -53,9 +53,7 @@ pub use inspect::{Report, Verdict, inspect, releases};
 pub use once::{Fetched, Progress, Pushed, Upload, Watch, fetch_once, push};
 pub use registry::{PullError, Secrets};
 pub use stats::{FailureReason, FetchResult, Scheme, Stats};
-pub use transport::{
-    Certificate, HostPort, InvalidHostPort, InvalidNetwork, Network, Rules as AddressRules, Settings as NetworkSettings,
-};
+pub use transport::{Certificate, InvalidNetwork, Network, Rules as AddressRules, Settings as NetworkSettings};
 
 use crate::model::ModuleRef;
 use board::Board;

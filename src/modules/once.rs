@@ -11,10 +11,10 @@ use super::error::FetchError;
 use super::folders;
 use super::http;
 use super::image::{self, Extracted, Layout, ManifestDefaults, RuntimeConfig, UnpackLimits};
-use super::registry::{self, Access, Client, ImageReference, Keys, PullError, Session, Unpacked};
+use super::registry::{self, Access, Client, Keys, PullError, Session, Unpacked};
 use super::spool::Spools;
 use super::transport::{Limits, Settings, Transport};
-use crate::model::{Digest, ModuleLocation};
+use crate::model::{Digest, ImageReference, ModuleLocation};
 
 /// A module, and what is known of where it came from.
 #[derive(Clone, Debug)]

@@ -11,10 +11,10 @@ use super::keeper::Keeper;
 use super::library::Checked;
 use super::memory::Given;
 use super::pace::{Backoff, jittered_now};
-use super::registry::{self, ImageReference, Keys, PullError, Resolved};
+use super::registry::{self, Keys, PullError, Resolved};
 use super::stats::FetchResult;
 use super::{TagRefresh, image};
-use crate::model::{Digest, ModuleLocation, ModuleRef, PullPolicy, PullSecret};
+use crate::model::{Digest, ImageReference, ModuleLocation, ModuleRef, PullPolicy, PullSecret};
 
 impl Keeper {
     /// Returns when nothing can change any more.

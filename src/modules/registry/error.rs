@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::reference::InvalidReference;
-use crate::model::Digest;
+use crate::model::{Digest, InvalidReference};
 use crate::modules::image::ImageError;
 use crate::modules::spool::Failed;
 

@@ -8,8 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::error::PullError;
-use super::reference::ImageReference;
-use crate::model::{Credential, DockerConfig, PullSecret};
+use crate::model::{Credential, DockerConfig, ImageReference, PullSecret};
 
 /// Pull secrets by namespace and name.
 pub type Secrets = Arc<BTreeMap<(String, String), Arc<PullSecret>>>;

@@ -5,7 +5,7 @@
 //! credential, registry and repository, and nothing else is kept at all.
 //!
 //! ```text
-//!   reference   keychain ─ model::DockerConfig      what is wanted, and whose credentials are for it
+//!   keychain ─ model::DockerConfig                  what is wanted, and whose credentials are for it
 //!   session ┬ challenge  tokens  answer             one repository with one credential: being let in, refusals
 //!           ├ manifest   blob                       the way out, every byte checked
 //!           └ push                                  the way in
@@ -18,7 +18,6 @@ mod error;
 mod keychain;
 mod manifest;
 mod push;
-mod reference;
 mod session;
 mod tokens;
 
@@ -28,14 +27,13 @@ use std::time::Duration;
 pub use error::PullError;
 pub use keychain::{Keys, Secrets};
 pub use manifest::Resolved;
-pub use reference::ImageReference;
 pub use session::{Access, Session};
 
 use super::image::{Extracted, UnpackLimits};
 use super::memory::Given;
 use super::spool::{Batch, Room, Spooled, Spools};
 use super::transport::Transport;
-use crate::model::Digest;
+use crate::model::{Digest, ImageReference};
 use tokens::Tokens;
 
 /// All registries.

@@ -15,10 +15,9 @@ use super::answer::{self, small_body};
 use super::challenge::{Challenge, challenge};
 use super::error::PullError;
 use super::keychain::Whose;
-use super::reference::ImageReference;
 use super::tokens::TokenKey;
-use crate::model::Credential;
-use crate::modules::transport::{Body, HostPort, Reach, Request};
+use crate::model::{Credential, HostPort, ImageReference};
+use crate::modules::transport::{Body, Reach, Request};
 
 /// What is to be done in the repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

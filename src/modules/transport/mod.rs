@@ -7,7 +7,6 @@
 mod address;
 mod guard;
 mod limits;
-mod origin;
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -24,7 +23,8 @@ use url::Url;
 pub use address::{InvalidNetwork, Network};
 pub use guard::{Guard, Reach, Rules};
 pub use limits::Limits;
-pub use origin::{HostPort, InvalidHostPort};
+
+use crate::model::HostPort;
 
 /// What the operator says of the network that modules come from.
 #[derive(Clone, Debug, Default)]

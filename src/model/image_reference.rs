@@ -8,8 +8,7 @@ use std::str::FromStr;
 
 use url::Url;
 
-use crate::model::{DOCKER_HUB, Digest, InvalidDigest};
-use crate::modules::transport::HostPort;
+use crate::model::{DOCKER_HUB, Digest, HostPort, InvalidDigest};
 
 const LATEST: &str = "latest";
 const MAX_REPOSITORY: usize = 255;
