@@ -61,6 +61,9 @@ impl FromStr for HostPort {
             return Err(invalid());
         }
         let host = match url.host().ok_or_else(invalid)? {
+            Host::Domain(name) if name.strip_suffix('.').unwrap_or(name).split('.').any(str::is_empty) => {
+                return Err(invalid());
+            }
             Host::Domain(name) => name.to_owned(),
             Host::Ipv4(address) => address.to_string(),
             Host::Ipv6(address) => format!("[{address}]"),
@@ -107,7 +110,7 @@ mod tests {
 
     #[test]
     fn what_is_more_or_less_than_a_server_is_refused() {
-        for text in ["", "a/b", "http://r.test", "u@r.test", "r.test:99999", "a b", "r.test?x", ":5000"] {
+        for text in ["", "a/b", "http://r.test", "u@r.test", "r.test:99999", "a b", "r.test?x", ":5000", "r..test", ".test"] {
             assert!(text.parse::<HostPort>().is_err(), "{text}");
         }
     }

@@ -2,12 +2,10 @@
 //!
 //! Stricter than Istio where a URL could never work: what Istio admits and later drops is refused here.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use super::fields::shown_text;
-use super::names::is_host_name;
-use crate::model::{Digest, ModuleLocation};
+use crate::model::{ImageReference, InvalidReference, ModuleLocation};
 use crate::protobuf::did_you_mean;
 
 const SCHEMES: [&str; 4] = ["oci", "http", "https", "file"];
@@ -89,61 +87,17 @@ fn port(host: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// What no registry can have, though Istio takes it: the pull would fail. The scheme is not part of `reference`.
+/// What no registry can have, though Istio takes it: the pull would fail, in these words. The scheme is not part of
+/// `reference`.
 pub(super) fn doubt(reference: &str) -> Option<String> {
-    let (name, digest) = match reference.split_once('@') {
-        Some((name, digest)) => (name, Some(digest)),
-        None => (reference, None),
-    };
-    let is_digest = |text: &&str| text.strip_prefix("sha256:").is_some_and(|hex| hex.parse::<Digest>().is_ok());
-    if let Some(digest) = digest.filter(|digest| !is_digest(digest)) {
-        return Some(format!("{} is no digest: sha256: and 64 characters of 0-9 and a-f", shown_text(digest)));
+    let error = reference.parse::<ImageReference>().err()?;
+    match &error {
+        InvalidReference::Repository { repository } if repository.contains(|c: char| c.is_ascii_uppercase()) => {
+            let written = repository.strip_prefix("library/").filter(|_| !reference.contains('/')).unwrap_or(repository);
+            Some(format!("an image's name has no capitals: write {}", shown_text(&written.to_ascii_lowercase())))
+        }
+        _ => Some(error.to_string()),
     }
-    let (host, path) = match name.split_once('/') {
-        Some((host, path)) if is_registry(host) => (Some(host), path),
-        _ => (None, name),
-    };
-    let (path, tag) = match path.split_once(':') {
-        Some((path, tag)) => (path, Some(tag)),
-        None => (path, None),
-    };
-    let tag = tag.filter(|tag| !is_tag(tag));
-    let tag =
-        tag.map(|tag| format!("{} is no tag: 1 to 128 of letters, digits, \"_\", \".\" and \"-\"", shown_text(tag)));
-    host.and_then(no_host).or_else(|| no_path(path)).or(tag)
-}
-
-/// Whether what stands before the first slash is a registry, and not the first part of a name at the default one.
-fn is_registry(first: &str) -> bool {
-    first.contains(['.', ':']) || first == "localhost"
-}
-
-fn no_host(host: &str) -> Option<String> {
-    let (name, _) = port(host);
-    let address = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-    let is_host = match address {
-        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
-        None => is_host_name(name) || name.parse::<Ipv4Addr>().is_ok(),
-    };
-    (!is_host).then(|| format!("{} is no host", shown_text(name)))
-}
-
-fn no_path(path: &str) -> Option<String> {
-    let is_allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_' | '-');
-    let is_alphanumeric = |c: char| c.is_ascii_alphanumeric();
-    if path.contains(|c: char| c.is_ascii_uppercase()) {
-        return Some(format!("an image's name has no capitals: write {}", shown_text(&path.to_ascii_lowercase())));
-    }
-    let is_sound = |part: &str| {
-        part.chars().all(is_allowed) && part.starts_with(is_alphanumeric) && part.ends_with(is_alphanumeric)
-    };
-    let part = path.split('/').find(|part| !is_sound(part))?;
-    Some(format!("{} cannot be a part of an image's name", shown_text(part)))
-}
-
-fn is_tag(text: &str) -> bool {
-    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
-    (1..=128).contains(&text.len()) && text.bytes().all(is_allowed)
 }
 
 fn http(url: &str) -> Result<ModuleLocation, String> {
@@ -207,15 +161,18 @@ mod tests {
         {
             assert_eq!(doubt(image), None, "{image}");
         }
+        const PARTS: &str = "parts between slashes are made of a-z, 0-9, and single . _ - within";
         for (image, wanted) in [
             ("r.io/Org/a:v1", "an image's name has no capitals: write \"org/a\""),
             ("Org/a", "an image's name has no capitals: write \"org/a\""),
-            ("r.io/a:", "\"\" is no tag: 1 to 128 of letters, digits, \"_\", \".\" and \"-\""),
-            ("r.io/a:v1:v2", "\"v1:v2\" is no tag: 1 to 128 of letters, digits, \"_\", \".\" and \"-\""),
-            ("a@sha256:aa", "\"sha256:aa\" is no digest: sha256: and 64 characters of 0-9 and a-f"),
-            ("r.io//a", "\"\" cannot be a part of an image's name"),
-            ("r..io/a", "\"r..io\" is no host"),
-            ("[::x]:5000/a", "\"[::x]\" is no host"),
+            ("Hello", "an image's name has no capitals: write \"hello\""),
+            ("r.io/a:", "tag \"\": at most 128 of a-z, A-Z, 0-9, _ . -, and neither . nor - at first"),
+            ("r.io/a:v1:v2", &format!("repository \"a:v1\": {PARTS}")),
+            ("a@sha256:aa", "digest \"sha256:aa\": only sha256: with 64 characters of 0-9 and a-f"),
+            ("r.io//a", &format!("repository \"/a\": {PARTS}")),
+            ("r.test/a..b:v1", &format!("repository \"a..b\": {PARTS}")),
+            ("r..io/a", "\"r..io\" is no registry, such as registry.example.com or 10.0.0.1:5000"),
+            ("[::x]:5000/a", "\"[::x]:5000\" is no registry, such as registry.example.com or 10.0.0.1:5000"),
         ] {
             assert_eq!(doubt(image).as_deref(), Some(wanted), "{image}");
         }
