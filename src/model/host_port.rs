@@ -110,7 +110,9 @@ mod tests {
 
     #[test]
     fn what_is_more_or_less_than_a_server_is_refused() {
-        for text in ["", "a/b", "http://r.test", "u@r.test", "r.test:99999", "a b", "r.test?x", ":5000", "r..test", ".test"] {
+        for text in
+            ["", "a/b", "http://r.test", "u@r.test", "r.test:99999", "a b", "r.test?x", ":5000", "r..test", ".test"]
+        {
             assert!(text.parse::<HostPort>().is_err(), "{text}");
         }
     }

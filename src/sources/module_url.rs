@@ -93,7 +93,8 @@ pub(super) fn doubt(reference: &str) -> Option<String> {
     let error = reference.parse::<ImageReference>().err()?;
     match &error {
         InvalidReference::Repository { repository } if repository.contains(|c: char| c.is_ascii_uppercase()) => {
-            let written = repository.strip_prefix("library/").filter(|_| !reference.contains('/')).unwrap_or(repository);
+            let written =
+                repository.strip_prefix("library/").filter(|_| !reference.contains('/')).unwrap_or(repository);
             Some(format!("an image's name has no capitals: write {}", shown_text(&written.to_ascii_lowercase())))
         }
         _ => Some(error.to_string()),

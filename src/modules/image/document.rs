@@ -57,8 +57,6 @@ pub struct Platform {
     pub os: String,
     #[serde(default)]
     pub architecture: String,
-    #[serde(default)]
-    pub variant: Option<String>,
 }
 
 /// Reads what a registry answered.

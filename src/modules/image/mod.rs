@@ -70,6 +70,7 @@ impl Extracted {
 }
 
 /// For whom a container image is read, as one image may hold a module for each.
+// TODO: ends when ServiceMeshExtension is a kind of plugin: modules are then asked for as `Extension`, too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Consumer {
     /// WasmPlugin and its like: `plugin.wasm`; an image without one is read as Maistra's.

@@ -64,11 +64,9 @@ mod tests {
     use crate::modules::image::media_types::OCI_MANIFEST;
 
     fn entry(platform: &str) -> Descriptor {
-        let platform = platform.split_once('/').map(|(os, architecture)| Platform {
-            os: os.to_owned(),
-            architecture: architecture.to_owned(),
-            variant: None,
-        });
+        let platform = platform
+            .split_once('/')
+            .map(|(os, architecture)| Platform { os: os.to_owned(), architecture: architecture.to_owned() });
         let digest = Digest::of(format!("{platform:?}").as_bytes());
         Descriptor { media_type: OCI_MANIFEST.to_owned(), digest, size: 1, platform, annotations: BTreeMap::new() }
     }

@@ -11,7 +11,6 @@ pub enum Challenge {
     Bearer {
         realm: String,
         service: Option<String>,
-        scope: Option<String>,
     },
 }
 
@@ -57,9 +56,7 @@ fn known(scheme: &str, parameters: &[(String, String)]) -> Option<Challenge> {
     let value = |key: &str| parameters.iter().find(|(known, _)| known == key).map(|(_, value)| value.clone());
     match scheme {
         "basic" => Some(Challenge::Basic),
-        "bearer" => {
-            Some(Challenge::Bearer { realm: value("realm")?, service: value("service"), scope: value("scope") })
-        }
+        "bearer" => Some(Challenge::Bearer { realm: value("realm")?, service: value("service") }),
         _ => None,
     }
 }
@@ -93,26 +90,25 @@ mod tests {
         challenge(&headers)
     }
 
-    fn bearer(realm: &str, service: Option<&str>, scope: Option<&str>) -> Option<Challenge> {
-        let owned = |text: Option<&str>| text.map(str::to_owned);
-        Some(Challenge::Bearer { realm: realm.to_owned(), service: owned(service), scope: owned(scope) })
+    fn bearer(realm: &str, service: Option<&str>) -> Option<Challenge> {
+        Some(Challenge::Bearer { realm: realm.to_owned(), service: service.map(str::to_owned) })
     }
 
     #[test]
     fn what_registries_send_is_understood() {
         let docker = r#"Bearer realm="https://auth.test/token",service="r.test",scope="repository:a/b:pull,push""#;
-        assert_eq!(of(&[docker]), bearer("https://auth.test/token", Some("r.test"), Some("repository:a/b:pull,push")));
+        assert_eq!(of(&[docker]), bearer("https://auth.test/token", Some("r.test")));
         assert_eq!(of(&[r#"Basic realm="a, b""#]), Some(Challenge::Basic));
         assert_eq!(of(&["basic"]), Some(Challenge::Basic));
-        assert_eq!(of(&[r#"BEARER realm="https://a" , error="invalid_token""#]), bearer("https://a", None, None));
-        assert_eq!(of(&["Bearer realm=https://a,service=s"]), bearer("https://a", Some("s"), None));
-        assert_eq!(of(&[r#"Bearer realm="a\"b\\c""#]), bearer(r#"a"b\c"#, None, None));
+        assert_eq!(of(&[r#"BEARER realm="https://a" , error="invalid_token""#]), bearer("https://a", None));
+        assert_eq!(of(&["Bearer realm=https://a,service=s"]), bearer("https://a", Some("s")));
+        assert_eq!(of(&[r#"Bearer realm="a\"b\\c""#]), bearer(r#"a"b\c"#, None));
     }
 
     #[test]
     fn tokens_go_before_passwords_and_the_unknown_is_passed_over() {
-        assert_eq!(of(&["Basic realm=x", "Bearer realm=y"]), bearer("y", None, None));
-        assert_eq!(of(&[r#"Negotiate, Basic realm="x", Bearer realm="y""#]), bearer("y", None, None));
+        assert_eq!(of(&["Basic realm=x", "Bearer realm=y"]), bearer("y", None));
+        assert_eq!(of(&[r#"Negotiate, Basic realm="x", Bearer realm="y""#]), bearer("y", None));
         assert_eq!(of(&["Negotiate abc=="]), None);
         assert_eq!((of(&[]), of(&[""]), of(&["Bearer service=s"])), (None, None, None));
     }

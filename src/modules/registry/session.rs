@@ -143,7 +143,7 @@ impl<'c> Session<'c> {
                 Ok(secret_header(&Credential::basic(username, password)))
             }
             (Challenge::Basic, _) | (_, Some(Credential::RegistryToken(_))) => Ok(None),
-            (Challenge::Bearer { realm, service, .. }, _) => self.token(realm, service.as_deref()).await.map(Some),
+            (Challenge::Bearer { realm, service }, _) => self.token(realm, service.as_deref()).await.map(Some),
         }
     }
 
