@@ -4,6 +4,7 @@ mod admin_client;
 pub mod bootstrap;
 pub mod diff;
 pub mod explain;
+pub mod folders;
 pub mod inspect;
 pub mod network;
 pub mod plugins;

@@ -8,7 +8,7 @@ use anyhow::bail;
 use tokio_util::sync::CancellationToken;
 
 use super::network::NetworkArgs;
-use super::{Outcome, parse_duration};
+use super::{Outcome, folders, parse_duration};
 use crate::modules::{STORE_MAX_BYTES, TagRefresh};
 use crate::xds::{AdmissionLimits, TlsFiles};
 use crate::{plane, telemetry};
@@ -158,9 +158,8 @@ impl Args {
 /// `$XDG_STATE_HOME/wasmplane` where that is said, as the XDG specification has it an absolute path. Else as root, and
 /// for those without a home, `/var/lib/wasmplane`; for others `~/.local/state/wasmplane`.
 fn default_data_dir() -> PathBuf {
-    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let is_root = rustix::process::geteuid().is_root();
-    data_dir_of(absolute("XDG_STATE_HOME"), absolute("HOME"), is_root)
+    data_dir_of(folders::named("XDG_STATE_HOME"), folders::named("HOME"), is_root)
 }
 
 fn data_dir_of(state: Option<PathBuf>, home: Option<PathBuf>, is_root: bool) -> PathBuf {

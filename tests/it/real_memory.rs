@@ -9,20 +9,11 @@ use crate::support::images::{container, gzip};
 use crate::support::module_server::ModuleServer;
 use crate::support::registry::{Guard, image, registry};
 use crate::support::scene::Scene;
-use crate::support::wait_at_most;
+use crate::support::{modules, wait_at_most};
 
-/// Sound Wasm of this size that no Envoy would take.
+/// Sound Wasm of about this size that no Envoy would take.
 fn large(number: u8, size: usize) -> Vec<u8> {
-    let mut section = Vec::from(*b"\x03pad");
-    section.resize(size, number);
-    let mut module = Vec::from(*b"\0asm\x01\0\0\0\0");
-    let mut rest = section.len();
-    while rest >= 0x80 {
-        module.push((rest & 0x7f) as u8 | 0x80);
-        rest >>= 7;
-    }
-    module.push(rest as u8);
-    [module, section].concat()
+    [&b"\0asm\x01\0\0\0"[..], &modules::custom_section(number, size)].concat()
 }
 
 #[tokio::test]

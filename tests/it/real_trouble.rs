@@ -151,7 +151,7 @@ async fn a_full_disk_is_told_and_plugins_run_from_memory_until_there_is_room() {
     scene.control.write("template.yaml", &template("web", &[listener("in", scene.port, scene.upstream.port())]));
     scene.control.start().await;
     let _running = scene.envoy(setup).await;
-    let large = |value: &str| [modules::header("x-large", value), custom_section(200_000)].concat();
+    let large = |value: &str| [modules::header("x-large", value), modules::custom_section(0, 200_000)].concat();
 
     let url = scene.control.module("large.wasm", &large("1"));
     scene.plugin("large", &url, json!({}));
@@ -182,19 +182,6 @@ async fn a_full_disk_is_told_and_plugins_run_from_memory_until_there_is_room() {
     scene.until_header("x-large", Some("3")).await;
     lines_with(&scene.control, &["module store can be written again"]).await;
     assert_eq!(scene.metric("wasmplane_module_store_writable").await, 1);
-}
-
-/// Makes a module larger, and does nothing.
-fn custom_section(size: usize) -> Vec<u8> {
-    let content = [&[4][..], b"fill", &vec![0; size]].concat();
-    let mut length = content.len();
-    let mut section = vec![0];
-    while length >= 0x80 {
-        section.push((length & 0x7f) as u8 | 0x80);
-        length >>= 7;
-    }
-    section.push(length as u8);
-    [section, content].concat()
 }
 
 #[tokio::test]

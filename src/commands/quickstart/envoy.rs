@@ -15,6 +15,8 @@ use std::time::Duration;
 use tokio::process::Command;
 use tokio::time::timeout;
 
+use crate::commands::folders;
+
 /// The release that is fetched where any will do.
 pub const NEWEST: &str = "1.40.0";
 
@@ -80,10 +82,7 @@ struct Cache {
 
 impl Cache {
     fn of_user() -> Result<Self, EnvoyUnavailable> {
-        let absolute = |variable: &str| std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
-        let caches = absolute("XDG_CACHE_HOME")
-            .or_else(|| absolute("HOME").map(|home| home.join(".cache")))
-            .ok_or(EnvoyUnavailable::NoCacheFolder)?;
+        let caches = folders::cache().ok_or(EnvoyUnavailable::NoCacheFolder)?;
         Ok(Self { folder: caches.join("wasmplane/envoy") })
     }
 

@@ -1,6 +1,7 @@
 //! Files below a folder of `--module-files`, and others.
 
 use super::*;
+use crate::modules::image::fixtures::gzip;
 
 #[tokio::test]
 async fn a_rebuild_is_noticed_and_a_broken_one_keeps_the_last_good() {

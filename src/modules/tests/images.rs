@@ -154,40 +154,19 @@ async fn two_tags_of_a_large_image_hold_up_no_other_image_of_their_registry() {
     room.stop().await;
 }
 
-/// A registry with one image under every tag; counts how often its module is fetched.
-async fn registry_with(content: Vec<u8>) -> (SocketAddr, Arc<AtomicUsize>) {
-    let descriptor = |media_type: &str, blob: &[u8]| serde_json::json!({"mediaType": media_type, "digest": format!("sha256:{}", Digest::of(blob)), "size": blob.len()});
-    let manifest = serde_json::json!({
-        "schemaVersion": 2,
-        "config": descriptor(image::media_types::CNCF_CONFIG, b"{}"),
-        "layers": [descriptor(image::media_types::CNCF_LAYER, &content)],
-    })
-    .to_string();
-    let downloads = Arc::new(AtomicUsize::new(0));
-    let counter = Arc::clone(&downloads);
-    let answer = move |request: axum::extract::Request| {
-        let is_blob = request.uri().path().contains("/blobs/");
-        let _before = is_blob.then(|| counter.fetch_add(1, Ordering::SeqCst));
-        std::future::ready(if is_blob { content.clone().into_response() } else { manifest.clone().into_response() })
-    };
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move { axum::serve(listener, Router::new().fallback(answer)).await.unwrap() });
-    (address, downloads)
-}
-
 #[tokio::test]
 async fn an_image_with_many_tags_is_downloaded_once_and_after_a_restart_not_at_all() {
-    let (data_dir, (registry, downloads)) = (folder(), registry_with(module(1)).await);
-    let tagged = |tag: usize| reference(ModuleLocation::Oci(format!("{registry}/team/plugin:v{tag}")));
-    let wanted: BTreeSet<_> = (0..10).map(tagged).collect();
+    let (data_dir, registry) = (folder(), Registry::start().await);
+    let tags: Vec<_> = (0..10).map(|number| format!("v{number}")).collect();
+    tags.iter().for_each(|tag| registry.publish("plugin", tag, &module(1)));
+    let wanted: BTreeSet<_> = tags.iter().map(|tag| registry.reference(&format!("plugin:{tag}"))).collect();
     for _start in 0..2 {
         let room = Running::start(data_dir.path(), &[]);
         room.modules.want(wanted.clone(), &BTreeSet::new());
         for reference in &wanted {
             room.ready(reference, &module(1)).await;
         }
-        assert_eq!(downloads.load(Ordering::SeqCst), 1);
+        assert_eq!(registry.downloads(), 1);
         room.stop().await;
     }
 }

@@ -200,10 +200,3 @@ async fn until(condition: impl Fn() -> bool) {
 fn folder() -> TempDir {
     tempfile::tempdir().unwrap()
 }
-
-fn gzip(content: &[u8]) -> Vec<u8> {
-    use std::io::Write as _;
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
-    encoder.write_all(content).unwrap();
-    encoder.finish().unwrap()
-}

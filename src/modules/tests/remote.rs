@@ -1,6 +1,7 @@
 //! Modules over http(s).
 
 use super::*;
+use crate::modules::image::fixtures::{File, gzip, tar};
 
 #[tokio::test]
 async fn a_module_is_pending_then_ready_and_fetched_once() {
@@ -229,7 +230,6 @@ async fn a_slow_server_and_one_free_desk_do_not_stop_a_module_that_is_stored_for
 #[tokio::test]
 async fn what_is_odd_about_a_packaging_is_told_after_a_restart_too_and_of_no_other_module() {
     const MANIFEST: &[u8] = b"schemaVersion: 1\nphase: PreAuthZ\npriority: 1\nmodule: a.wasm\nodd: 1\n";
-    use crate::modules::image::fixtures::{File, tar};
     let packed = tar(&[File("manifest.yaml", MANIFEST), File("a.wasm", &module(1))]);
     let (data_dir, odd) = (folder(), Server::start(Answer::Body(packed)).await);
     let plain = Server::start(Answer::Body(module(1))).await;

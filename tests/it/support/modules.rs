@@ -190,3 +190,16 @@ fn on_response(name: &str, value: &str) -> String {
 fn assemble(text: &str) -> Vec<u8> {
     wat::parse_str(text).expect("the modules of the tests assemble")
 }
+
+/// Put after a module, makes it larger by so many bytes of this value, and does nothing.
+pub fn custom_section(fill: u8, size: usize) -> Vec<u8> {
+    let content = [&b"\x04fill"[..], &vec![fill; size]].concat();
+    // Its length in LEB128.
+    let (mut section, mut rest) = (vec![0], content.len());
+    while rest >= 0x80 {
+        section.push((rest & 0x7f) as u8 | 0x80);
+        rest >>= 7;
+    }
+    section.push(rest as u8);
+    [section, content].concat()
+}

@@ -3,11 +3,15 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use tokio::process::Command;
+use wasmplane::commands::folders;
 
 /// Names another binary.
 const VARIABLE: &str = "WASMPLANE_TEST_REGISTRY";
+/// For each program, on a slow network.
+const AT_MOST: Duration = Duration::from_secs(120);
 
 /// `None`, said loudly, where there is none to be had; in CI that fails the test.
 pub async fn docker_registry() -> Option<PathBuf> {
@@ -33,9 +37,8 @@ async fn find() -> Result<PathBuf, String> {
     if let Some(found) = candidates.into_iter().find(|candidate| candidate.is_file()) {
         return Ok(found);
     }
-    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let caches = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")));
-    let cache = caches.ok_or("neither XDG_CACHE_HOME nor HOME says where a cache may be")?.join("wasmplane/registry");
+    let cache =
+        folders::cache().ok_or("neither XDG_CACHE_HOME nor HOME says where a cache may be")?.join("wasmplane/registry");
     fetched(&cache).await
 }
 
@@ -59,7 +62,9 @@ async fn fetched(cache: &Path) -> Result<PathBuf, String> {
 
 async fn run(folder: &Path, program: &str, arguments: &[&str]) -> Result<(), String> {
     let mut command = Command::new(program);
-    let output = command.args(arguments).current_dir(folder).stdin(Stdio::null()).kill_on_drop(true).output().await;
+    let output = command.args(arguments).current_dir(folder).stdin(Stdio::null()).kill_on_drop(true).output();
+    let output = tokio::time::timeout(AT_MOST, output).await;
+    let output = output.map_err(|_| format!("{program}: no end (set {VARIABLE}=PATH to do without)"))?;
     let output = output.map_err(|error| format!("{program}: {error} (set {VARIABLE}=PATH to do without)"))?;
     if output.status.success() {
         return Ok(());
