@@ -85,6 +85,8 @@ pub enum FailureReason {
     Refused,
     /// A body or image that no module can be taken out of.
     Image,
+    /// What should name an image does not.
+    Reference,
     /// A pull secret that is of no use.
     Secret,
     /// An answer that no registry gives.
@@ -118,7 +120,8 @@ impl FailureReason {
             PullError::TooLarge { .. } => Self::TooLarge,
             PullError::Size { .. } | PullError::Protocol { .. } => Self::Protocol,
             PullError::Secret { .. } => Self::Secret,
-            PullError::Image(_) | PullError::Reference(_) => Self::Image,
+            PullError::Image(_) => Self::Image,
+            PullError::Reference(_) => Self::Reference,
             PullError::Disk { .. } => Self::Disk,
         }
     }
@@ -148,6 +151,7 @@ impl FailureReason {
             Self::Refused => "refused",
             Self::Crashed => "crashed",
             Self::Image => "image",
+            Self::Reference => "reference",
             Self::Secret => "secret",
             Self::Protocol => "protocol",
             Self::Disk => "disk",

@@ -106,6 +106,7 @@ async fn other_files_are_the_proxys_own_and_what_is_no_image_reference_fails() {
     assert!(room.failed(&oci).await.starts_with("oci://r.test/UPPER:1: repository \"UPPER\": "));
     let failing = room.modules.notes().borrow()[&oci].failing.clone().unwrap();
     assert_eq!(failing.next, NextTry::WhenPluginChanges);
+    assert_eq!(room.modules.stats().failures[&(Scheme::Oci, FailureReason::Reference)], 1);
 }
 
 #[tokio::test]
