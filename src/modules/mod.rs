@@ -13,7 +13,7 @@ mod board;
 mod error;
 mod failure;
 mod folders;
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
 mod gates;
 mod http;

@@ -134,7 +134,7 @@ fn container_of<'a>(layers: &'a [Bytes], limits: &UnpackLimits) -> Result<Contai
 }
 
 /// As if an image had these layers and no manifest.
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, feature = "fuzzing"))]
 pub fn extract_layers(consumer: Consumer, layers: &[Bytes], limits: &UnpackLimits) -> Result<Extracted, ImageError> {
     container_of(layers, limits)?.extract(consumer, Layout::CompatOci)
 }
