@@ -102,7 +102,7 @@ impl Merge {
             self.owners.insert(key, template.id.clone());
             return true;
         };
-        let kind = word(kind);
+        let kind = kind.word();
         let reason = match *owner == template.id {
             true => format!("{kind} {name} is defined twice: the first one wins"),
             false => format!("{kind} {name} is defined by ProxyTemplate {owner} too, which wins"),
@@ -129,15 +129,6 @@ impl Merge {
 
     fn report(&mut self, template: &ProxyTemplate, reason: String) {
         self.merged.problems.push(Problem::of_template(&template.id, reason));
-    }
-}
-
-fn word(kind: NativeKind) -> &'static str {
-    match kind {
-        NativeKind::Listener => "listener",
-        NativeKind::Cluster => "cluster",
-        NativeKind::Route => "route",
-        NativeKind::Endpoint => "endpoint assignment",
     }
 }
 

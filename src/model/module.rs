@@ -143,6 +143,17 @@ pub enum PullPolicy {
     Always,
 }
 
+impl PullPolicy {
+    /// As in manifests.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unspecified => "UNSPECIFIED_POLICY",
+            Self::IfNotPresent => "IfNotPresent",
+            Self::Always => "Always",
+        }
+    }
+}
+
 /// A module as a plugin asks for it. Equal references share one fetch and one state.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ModuleRef {

@@ -55,6 +55,16 @@ pub enum PluginType {
     Network,
 }
 
+impl PluginType {
+    /// As in manifests.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "HTTP",
+            Self::Network => "NETWORK",
+        }
+    }
+}
+
 /// `spec.failStrategy`. FAIL_RELOAD counts as FAIL_CLOSE wherever a stand-in is chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum FailStrategy {

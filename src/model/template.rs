@@ -100,6 +100,18 @@ pub enum NativeKind {
     Endpoint,
 }
 
+impl NativeKind {
+    /// In sentences.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Listener => "listener",
+            Self::Cluster => "cluster",
+            Self::Route => "route",
+            Self::Endpoint => "endpoint assignment",
+        }
+    }
+}
+
 /// One of Envoy's own resources, as the user wrote it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NativeResource {

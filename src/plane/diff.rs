@@ -115,7 +115,7 @@ fn with_kept(old: &Loaded, new: &Loaded) -> Loaded {
 fn view(proxy: &Proxy, mut ids: Vec<String>, difference: &Difference) -> admin::ProxyDiff {
     ids.sort();
     let resource = |((resource_type, name), change): (&(ResourceType, String), &Change)| admin::ResourceDiff {
-        r#type: type_word(*resource_type).into(),
+        r#type: resource_type.word().into(),
         name: name.clone(),
         change: view_change(*change).into(),
     };
@@ -171,16 +171,6 @@ fn view_change(change: Change) -> admin::Change {
         Change::Added => admin::Change::Added,
         Change::Changed => admin::Change::Changed,
         Change::Removed => admin::Change::Removed,
-    }
-}
-
-fn type_word(resource_type: ResourceType) -> &'static str {
-    match resource_type {
-        ResourceType::Cluster => "cluster",
-        ResourceType::Endpoint => "endpoint",
-        ResourceType::ExtensionConfig => "extension",
-        ResourceType::Listener => "listener",
-        ResourceType::Route => "route",
     }
 }
 

@@ -8,7 +8,7 @@ use super::view::{view_mode, view_state};
 use crate::compile::{
     self, DISABLED, ExplainedChain, ExplainedGap, ExplainedListener, ExplainedPlugin, Explanation, Kind, Run,
 };
-use crate::model::{PluginId, PluginType, Proxy};
+use crate::model::{PluginId, Proxy};
 use crate::protobuf::admin;
 use crate::rollout::PluginState;
 use crate::sources::{Finding, Loaded};
@@ -137,7 +137,7 @@ fn view_plugin(explained: &ExplainedPlugin) -> admin::ExplainedPlugin {
     let (after, order) = after.as_ref().map(|(id, why)| (id.to_string(), why.clone())).unwrap_or_default();
     admin::ExplainedPlugin {
         id: plugin.id.to_string(),
-        r#type: type_word(plugin.plugin_type).into(),
+        r#type: plugin.plugin_type.as_str().into(),
         position: plugin.position.as_str().into(),
         priority: plugin.priority,
         created: plugin.created.map(|created| created.to_string()).unwrap_or_default(),
@@ -174,7 +174,7 @@ fn view_chain(chain: &ExplainedChain) -> admin::ExplainedChain {
 
 fn view_gap(gap: &ExplainedGap) -> admin::ExplainedGap {
     admin::ExplainedGap {
-        r#type: type_word(gap.plugin_type).into(),
+        r#type: gap.plugin_type.as_str().into(),
         upgrade: gap.upgrade.clone(),
         first: gap.first.as_str().into(),
         last: gap.last.as_str().into(),
@@ -193,11 +193,4 @@ fn view_skipped(skipped: &[(PluginId, String)]) -> Vec<admin::SkippedPlugin> {
 
 fn ids(ids: &[PluginId]) -> Vec<String> {
     ids.iter().map(ToString::to_string).collect()
-}
-
-fn type_word(plugin_type: PluginType) -> &'static str {
-    match plugin_type {
-        PluginType::Http => "HTTP",
-        PluginType::Network => "NETWORK",
-    }
 }

@@ -32,7 +32,7 @@ pub fn fields(plugin: &Plugin) -> Vec<Field> {
         public("phase", plugin.position.as_str().into()),
         public("priority", plugin.priority.to_string()),
         public("creationTimestamp", plugin.created.map(|it| it.to_string()).unwrap_or_default()),
-        public("type", format!("{:?}", plugin.plugin_type).to_uppercase()),
+        public("type", plugin.plugin_type.as_str().into()),
         public("failStrategy", plugin.fail_strategy.as_str().into()),
         public("wasmplane.io/disabled", if plugin.is_disabled { "true".into() } else { String::new() }),
         Field {
@@ -41,7 +41,7 @@ pub fn fields(plugin: &Plugin) -> Vec<Field> {
             is_private: module(|module| module.location.to_string()) != module(|module| module.location.whole()),
         },
         public("sha256", module(|module| module.sha256.map(|it| it.to_string()).unwrap_or_default())),
-        public("imagePullPolicy", module(|module| format!("{:?}", module.pull_policy))),
+        public("imagePullPolicy", module(|module| module.pull_policy.as_str().into())),
         public(
             "imagePullSecret",
             module(|module| module.pull_secret.as_ref().map(|(_, name)| name.clone()).unwrap_or_default()),

@@ -10,7 +10,7 @@ impl Progress {
     /// What is wrong apart from plugins, such as `listener in-8080: cannot bind …`.
     pub fn errors(&self) -> Vec<String> {
         let error = |((resource_type, name), refused): (&(ResourceType, String), &Refused)| {
-            format!("{} {name}: {}", type_word(*resource_type), refused.message)
+            format!("{} {name}: {}", resource_type.word(), refused.message)
         };
         self.errors.iter().map(error).collect()
     }
@@ -82,18 +82,8 @@ impl Progress {
         });
         let Some((resource_type, name, _)) = missing else { return String::new() };
         match self.errors.get(&(*resource_type, name.clone())) {
-            Some(Refused { message, .. }) => format!("{} {name} was refused: {message}", type_word(*resource_type)),
-            None => format!("{} {name} is not acknowledged yet", type_word(*resource_type)),
+            Some(Refused { message, .. }) => format!("{} {name} was refused: {message}", resource_type.word()),
+            None => format!("{} {name} is not acknowledged yet", resource_type.word()),
         }
-    }
-}
-
-fn type_word(resource_type: ResourceType) -> &'static str {
-    match resource_type {
-        ResourceType::Cluster => "cluster",
-        ResourceType::Endpoint => "endpoints of",
-        ResourceType::ExtensionConfig => "extension config",
-        ResourceType::Listener => "listener",
-        ResourceType::Route => "route",
     }
 }

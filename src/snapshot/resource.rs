@@ -27,6 +27,17 @@ impl ResourceType {
         }
     }
 
+    /// In sentences and tables.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Cluster => "cluster",
+            Self::Endpoint => "endpoint",
+            Self::ExtensionConfig => "extension",
+            Self::Listener => "listener",
+            Self::Route => "route",
+        }
+    }
+
     /// As operators say it.
     pub fn short_name(self) -> &'static str {
         match self {

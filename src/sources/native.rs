@@ -39,16 +39,6 @@ fn row(kind: NativeKind) -> &'static (NativeKind, &'static str, &'static str, [&
 /// What a listener may have in the place of an address.
 const ADDRESSES: [&str; 5] = ["address", "internal_listener", "internalListener", "api_listener", "apiListener"];
 
-/// In an error's text.
-pub(super) fn noun(kind: NativeKind) -> &'static str {
-    match kind {
-        NativeKind::Listener => "listener",
-        NativeKind::Cluster => "cluster",
-        NativeKind::Route => "route",
-        NativeKind::Endpoint => "endpoint assignment",
-    }
-}
-
 /// Reads `spec.envoy`.
 pub(super) fn read(field: &Field<'_>, names: &mut Names, report: &mut Report<'_>) -> Vec<NativeResource> {
     let known = LISTS.each_ref().map(|(_, key, ..)| *key);

@@ -35,7 +35,7 @@ impl Names {
         } else if name.starts_with("wasmplane/") {
             report.fault(&field.path, format!("{} begins with wasmplane/, which is reserved", shown_text(name)));
         } else if !self.0.insert((kind, name.to_owned())) {
-            report.fault(&field.path, format!("another {} of this template has the name {name:?}", native::noun(kind)));
+            report.fault(&field.path, format!("another {} of this template has the name {name:?}", kind.word()));
         }
         Some(name.to_owned())
     }

@@ -227,7 +227,7 @@ async fn a_refusal_with_nobody_to_blame_is_shown() {
     world.answer(stream, before, Outcome::Accepted);
 
     let errors = |world: &World| world.reconciler.list_proxies().remove(0).errors;
-    let name = "extension config wasmplane/in/PreAuthN-BeforeRouter";
+    let name = "extension wasmplane/in/PreAuthN-BeforeRouter";
     assert_eq!(errors(&world), [format!("{name}: not in this order")]);
     let pending = (State::Pending, format!("{name} was refused: not in this order"));
     assert_eq!(world.state("e1", "shop/auth"), pending);

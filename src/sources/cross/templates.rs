@@ -8,7 +8,7 @@ use super::{Found, reach};
 use crate::model::{NativeKind, ProxyTemplate};
 use crate::protobuf::{Part, walk};
 use crate::sources::Loaded;
-use crate::sources::native::{list_of, message_of, noun};
+use crate::sources::native::{list_of, message_of};
 
 /// A resource's type and name.
 type Name = (NativeKind, String);
@@ -37,7 +37,7 @@ fn clashes(winner: &ProxyTemplate, loser: &ProxyTemplate, found: &mut Found<'_>)
     let won = declared(winner);
     for (path, name, content) in declared(loser) {
         if won.iter().any(|(_, other, of_other)| *other == name && *of_other != content) {
-            let (kind, name) = (noun(name.0), name.1);
+            let (kind, name) = (name.0.word(), name.1);
             warn(
                 &path,
                 format!("{kind} \"{name}\" is in ProxyTemplate {} too, which wins on proxies that get both", winner.id),
@@ -117,7 +117,7 @@ fn missing((kind, name): &Name) -> String {
         NativeKind::Cluster => format!(
             "no ProxyTemplate here has the cluster \"{name}\": traffic for it fails, unless it is in the proxies' bootstrap"
         ),
-        kind => format!("no ProxyTemplate here has the {} \"{name}\": the proxy waits for it", noun(*kind)),
+        kind => format!("no ProxyTemplate here has the {} \"{name}\": the proxy waits for it", kind.word()),
     }
 }
 
