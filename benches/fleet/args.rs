@@ -5,8 +5,11 @@ use std::path::PathBuf;
 use clap::builder::RangedU64ValueParser;
 
 /// Measures `wasmplane serve` with a fleet of simulated Envoys.
-#[derive(Debug, clap::Parser)]
+#[derive(Clone, Debug, clap::Parser)]
 pub struct Args {
+    /// All that `docs/performance.md` shows, one after the other; says proxies, plugins and mode by itself.
+    #[arg(long)]
+    pub suite: bool,
     /// Proxies, each on a connection of its own.
     #[arg(long, default_value_t = 1000, value_parser = at_least_one())]
     pub proxies: usize,
@@ -34,9 +37,12 @@ pub struct Args {
     /// `RUST_LOG` of the server.
     #[arg(long, default_value = "info")]
     pub server_log: String,
-    /// Records the server with `perf` during the rounds that touch all proxies.
+    /// Records the server with `perf` during the rounds that touch all proxies, and the null server in FILE.null.
     #[arg(long, value_name = "FILE")]
     pub perf: Option<PathBuf>,
+    /// What this program runs beside the server: the null server, with its folder.
+    #[arg(long, hide = true, value_name = "FOLDER")]
+    pub null_server: Option<PathBuf>,
     /// Given by `cargo bench`.
     #[arg(long, hide = true)]
     bench: bool,
@@ -50,13 +56,34 @@ pub enum Mode {
     Filter,
 }
 
+impl Mode {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Chain => "chain",
+            Self::Filter => "filter",
+        }
+    }
+}
+
 impl Args {
-    /// This process and the server each hold one end of every connection.
+    /// What is to be run.
+    pub fn scenarios(&self) -> Vec<Self> {
+        if !self.suite {
+            return vec![self.clone()];
+        }
+        let chain = [(1000, 1), (1000, 100), (5000, 1), (5000, 100), (9000, 1), (1000, 1000)];
+        let chain = chain.map(|(proxies, plugins)| Self { proxies, plugins, mode: Mode::Chain, ..self.clone() });
+        let filter = Self { proxies: 1000, plugins: 100, mode: Mode::Filter, ..self.clone() };
+        let unlike = Self { unique_labels: true, mode: Mode::Chain, ..filter.clone() };
+        chain.into_iter().chain([filter, unlike]).collect()
+    }
+
+    /// This process holds one end of every connection to either server.
     pub fn warn_of_limits(&self) {
         let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
         let open_files = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
         let limit = open_files.and_then(|line| line.split_whitespace().next()?.parse::<usize>().ok());
-        if let Some(limit) = limit.filter(|limit| *limit < self.proxies + 100) {
+        if let Some(limit) = limit.filter(|limit| *limit < 2 * self.proxies + 100) {
             println!(
                 "{} proxies need more open files than the limit of {limit}: raise it with ulimit -n",
                 self.proxies

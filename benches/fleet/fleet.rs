@@ -12,6 +12,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 
 use crate::args::Args;
+use crate::class::{Class, PerClass};
 use crate::node::node;
 use crate::proxy::{self, Held, Observer};
 
@@ -33,6 +34,8 @@ pub struct Received {
 
 pub struct Fleet {
     address: SocketAddr,
+    /// One proxy of each class writes down what it receives.
+    recorded: PerClass<Option<usize>>,
     nodes: Vec<Node>,
     slots: Vec<Arc<Slot>>,
     shared: Arc<Shared>,
@@ -45,6 +48,8 @@ struct Slot {
     held: tokio::sync::Mutex<Held>,
     tally: Mutex<Tally>,
     is_complete: AtomicBool,
+    /// The messages since the last look, each with its header; in the slots that record.
+    record: Option<Mutex<Vec<u8>>>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -70,10 +75,16 @@ impl Fleet {
             since: Mutex::new(Instant::now()),
             failures: AtomicUsize::new(0),
         };
+        let recorded = PerClass::of(|class| class.first(args));
+        let slot = |index: usize| {
+            let records = *recorded.get(Class::of(index)) == Some(index);
+            Arc::new(Slot { record: records.then(Mutex::default), ..Slot::default() })
+        };
         Self {
             address,
             nodes: (0..args.proxies).map(|index| node(index, args)).collect(),
-            slots: (0..args.proxies).map(|_| Arc::default()).collect(),
+            slots: (0..args.proxies).map(slot).collect(),
+            recorded,
             shared: Arc::new(shared),
             running: Mutex::default(),
         }
@@ -136,6 +147,13 @@ impl Fleet {
         Ok(())
     }
 
+    /// What a proxy of that class received since the last look, as it came.
+    pub fn take_recorded(&self, class: Class) -> Vec<u8> {
+        let slot = self.recorded.get(class).map(|index| &self.slots[index]);
+        let record = slot.and_then(|slot| slot.record.as_ref());
+        record.map(|record| std::mem::take(&mut *lock(record))).unwrap_or_default()
+    }
+
     pub fn take_received(&self) -> Received {
         let since = *lock(&self.shared.since);
         let mut received = Received::default();
@@ -163,10 +181,15 @@ impl Observer for Watch<'_> {
         lock(&self.permit).take();
     }
 
-    fn received(&self, bytes: usize, is_extension: bool) {
+    fn received(&self, message: &[u8], is_extension: bool) {
         let mut tally = lock(&self.slot.tally);
         tally.messages += 1;
-        tally.bytes += bytes;
+        tally.bytes += 5 + message.len();
+        if let Some(record) = &self.slot.record {
+            let length = u32::try_from(message.len()).expect("its length came in 32 bits");
+            let header = [&[0][..], &length.to_be_bytes()].concat();
+            lock(record).extend([&header, message].concat());
+        }
         if is_extension && tally.first.is_none() {
             tally.first = Some(Instant::now());
             if self.slot.is_complete.load(Ordering::Relaxed) {

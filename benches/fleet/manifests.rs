@@ -57,13 +57,19 @@ pub struct Manifests {
 }
 
 impl Manifests {
-    pub fn write(args: &Args) -> anyhow::Result<Self> {
+    /// A template and no plugins.
+    pub fn bare() -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         for name in ["config", "modules", "data"] {
             fs::create_dir(folder.path().join(name))?;
         }
-        let mut manifests = Self { folder, edits: 0 };
+        let manifests = Self { folder, edits: 0 };
         manifests.put("template", TEMPLATE)?;
+        Ok(manifests)
+    }
+
+    pub fn write(args: &Args) -> anyhow::Result<Self> {
+        let mut manifests = Self::bare()?;
         for index in 0..args.plugins {
             manifests.add(&format!("plugin-{index}"), args, Touched::All)?;
         }

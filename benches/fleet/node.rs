@@ -7,6 +7,7 @@ use envoy_types::pb::google::protobuf::value::Kind;
 use envoy_types::pb::google::protobuf::{Struct, Value};
 
 use crate::args::{Args, Mode};
+use crate::class::Class;
 use crate::manifests::Touched;
 
 pub fn node(index: usize, args: &Args) -> Node {
@@ -28,7 +29,8 @@ pub fn node(index: usize, args: &Args) -> Node {
     let version = SemanticVersion { major_number: 1, minor_number: 40, patch: 0 };
     let build = BuildVersion { version: Some(version), metadata: None };
     Node {
-        cluster: "web".into(),
+        // The null server writes by it.
+        cluster: Class::of(index).to_string(),
         metadata: Some(structure(metadata.into_iter())),
         user_agent_name: "envoy".into(),
         user_agent_version_type: Some(UserAgentVersionType::UserAgentBuildVersion(build)),

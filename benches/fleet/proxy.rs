@@ -43,7 +43,7 @@ pub trait Observer {
     /// The stream is open: the server has answered its headers.
     fn opened(&self);
     /// An ECDS response has arrived, or another.
-    fn received(&self, bytes: usize, is_extension: bool);
+    fn received(&self, message: &[u8], is_extension: bool);
     fn holds(&self, held: &Held);
 }
 
@@ -75,7 +75,7 @@ pub async fn run(address: SocketAddr, node: Node, held: &mut Held, observer: &im
             buffer.extend_from_slice(&chunk);
             while let Some(message) = next_message(&mut buffer) {
                 let is_extension = stream.take(&message)?;
-                observer.received(message.len() + 5, is_extension);
+                observer.received(&message, is_extension);
                 observer.holds(stream.held);
             }
         }

@@ -1,30 +1,64 @@
-//! The figures, one line per thing done.
+//! The figures, as tables in Markdown.
 
 use std::time::Duration;
 
-use crate::fleet::Received;
+use crate::args::Args;
 use crate::millis;
+use crate::side::Measured;
 
-pub struct Table {
-    rows: Vec<Row>,
+/// All that one run has measured.
+pub struct Report {
+    title: String,
+    pub rows: Vec<Row>,
+    /// Memory per proxy, ours and the null server's.
+    pub kilobytes: (f64, f64),
     notes: Vec<String>,
 }
 
-struct Row {
+/// One thing done, several times, by both servers in turn.
+pub struct Row {
     what: String,
-    received: Received,
-    took: Duration,
-    cost: Duration,
+    rounds: Vec<(Measured, Measured)>,
 }
 
-impl Table {
-    pub fn new() -> Self {
-        Self { rows: Vec::new(), notes: Vec::new() }
+impl Row {
+    pub fn new(what: String) -> Self {
+        Self { what, rounds: Vec::new() }
     }
 
-    /// `took` is the time to the last proxy where there are no latencies.
-    pub fn row(&mut self, what: &str, received: &Received, took: Duration, cost: Duration) {
-        self.rows.push(Row { what: what.to_owned(), received: received.clone(), took, cost });
+    pub fn of(what: &str, ours: Measured, null: Measured) -> Self {
+        Self { what: what.to_owned(), rounds: vec![(ours, null)] }
+    }
+
+    pub fn push(&mut self, ours: Measured, null: Measured) {
+        self.rounds.push((ours, null));
+    }
+
+    fn print(&self) {
+        let name = |server: &str| format!("{}{server}", self.what);
+        line(&name(""), self.rounds.iter().map(|(ours, _)| ours));
+        line(&name(", null server"), self.rounds.iter().map(|(_, null)| null));
+        let (took, cost) = (self.ratio(|it| it.took), self.ratio(|it| it.cost));
+        println!("| {:<34} | | | | | | {took} | {cost} | |", name(", ratio"));
+    }
+
+    /// Of each round, ours to the null server's that came right after it.
+    fn ratio(&self, of: impl Fn(&Measured) -> Duration) -> Spread {
+        Spread::of(self.rounds.iter().map(|(ours, null)| of(ours).as_secs_f64() / of(null).as_secs_f64()), 2)
+    }
+}
+
+impl Report {
+    pub fn new(args: &Args) -> Self {
+        let unlike = if args.unique_labels { ", no two proxies alike" } else { "" };
+        let title = format!(
+            "{} proxies × {} plugins, {} mode, modules of {} bytes{unlike}",
+            args.proxies,
+            args.plugins,
+            args.mode.name(),
+            args.module_bytes
+        );
+        Self { title, rows: Vec::new(), kilobytes: (0.0, 0.0), notes: Vec::new() }
     }
 
     pub fn note(&mut self, note: String) {
@@ -32,47 +66,70 @@ impl Table {
     }
 
     pub fn print(&self) {
-        println!(
-            "\n{:<22}{:>9}{:>10}{:>12}{:>9}{:>9}{:>9}{:>10}{:>10}",
-            "", "proxies", "messages", "bytes/proxy", "p50 ms", "p99 ms", "last ms", "CPU ms", "us/msg"
-        );
+        println!("\n### {}\n", self.title);
+        println!("| | proxies | messages | bytes/proxy | p50 ms | p99 ms | last ms | CPU ms | µs/message |");
+        println!("|---|---|---|---|---|---|---|---|---|");
         for row in &self.rows {
-            println!("{}", row.line());
+            row.print();
         }
-        println!();
+        let (ours, null) = self.kilobytes;
+        println!("\n- memory per proxy: {ours:.1} kB, null server {null:.1} kB, ratio {:.2}", ours / null);
         for note in &self.notes {
-            println!("{note}");
+            println!("- {note}");
         }
     }
 }
 
-impl Row {
-    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-    fn line(&self) -> String {
-        let Received { messages, bytes, proxies, latencies } = &self.received;
-        let per =
-            |all: f64, count: usize| if count == 0 { "-".to_owned() } else { format!("{:.1}", all / count as f64) };
-        let (p50, p99, last) = match self.took {
-            Duration::ZERO => (at(latencies, 50), at(latencies, 99), at(latencies, 100)),
-            took => ("-".into(), "-".into(), format!("{:.1}", millis(took))),
-        };
-        format!(
-            "{:<22}{proxies:>9}{messages:>10}{:>12}{p50:>9}{p99:>9}{last:>9}{:>10.1}{:>10}",
-            self.what,
-            per(*bytes as f64, *proxies),
-            millis(self.cost),
-            per(millis(self.cost) * 1000.0, *messages),
-        )
+#[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+fn line<'a>(what: &str, measured: impl Iterator<Item = &'a Measured> + Clone) {
+    let Some(one) = measured.clone().next() else { return };
+    let (messages, proxies) = (one.received.messages, one.received.proxies);
+    let bytes = one.received.bytes.checked_div(proxies).unwrap_or_default();
+    let latency =
+        |percent| Spread::of(measured.clone().filter_map(|it| at(&it.received.latencies, percent)), 1).middle();
+    let took = Spread::of(measured.clone().map(|it| millis(it.took)), 1);
+    let cost = Spread::of(measured.clone().map(|it| millis(it.cost)), 1);
+    let each = if messages == 0 { "-".to_owned() } else { format!("{:.0}", cost.median * 1000.0 / messages as f64) };
+    let (p50, p99) = (latency(50), latency(99));
+    println!("| {what:<34} | {proxies} | {messages} | {bytes} | {p50} | {p99} | {took} | {cost} | {each} |");
+}
+
+/// In milliseconds.
+fn at(sorted: &[Duration], percent: usize) -> Option<f64> {
+    let index = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
+    sorted.get(index).map(|latency| millis(*latency))
+}
+
+/// The median of several rounds, and between what they lie.
+struct Spread {
+    median: f64,
+    range: Option<(f64, f64)>,
+    decimals: usize,
+}
+
+impl Spread {
+    fn of(values: impl Iterator<Item = f64>, decimals: usize) -> Self {
+        let mut values: Vec<f64> = values.collect();
+        values.sort_by(f64::total_cmp);
+        let range = values.first().copied().zip(values.last().copied());
+        Self {
+            median: values.get(values.len() / 2).copied().unwrap_or(f64::NAN),
+            range: range.filter(|_| values.len() > 1),
+            decimals,
+        }
+    }
+
+    fn middle(&self) -> String {
+        if self.median.is_nan() { "-".to_owned() } else { format!("{:.*}", self.decimals, self.median) }
     }
 }
 
-fn at(sorted: &[Duration], percent: usize) -> String {
-    let index = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
-    sorted.get(index).map_or_else(|| "-".into(), |latency| format!("{:.1}", millis(*latency)))
-}
-
-/// The round whose last proxy was the median one.
-pub fn median(mut rounds: Vec<Received>) -> Received {
-    rounds.sort_by_key(|round| round.latencies.last().copied());
-    rounds.swap_remove(rounds.len() / 2)
+impl std::fmt::Display for Spread {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.middle())?;
+        match self.range {
+            Some((least, most)) => write!(f, " ({least:.*}–{most:.*})", self.decimals, self.decimals),
+            None => Ok(()),
+        }
+    }
 }
