@@ -52,7 +52,7 @@ impl Session {
         let state = self.types.get_mut(&resource_type).expect("opened above");
         for (name, version) in &request.initial_resource_versions {
             let accepted = Accepted { version: Version::from_client(version), resource: None, is_certain: true };
-            state.held.insert(name.clone(), Held { accepted: Some(accepted), ..Held::default() });
+            state.held.insert(name.clone(), Box::new(Held { accepted: Some(accepted), ..Held::default() }));
         }
         state.owes_answer &= request.initial_resource_versions.is_empty();
         let changed = state.subscription.update(&[], &request.resource_names_unsubscribe);

@@ -14,7 +14,8 @@ use crate::snapshot::{Resource, ResourceType, Version};
 #[derive(Debug)]
 pub(super) struct TypeState {
     pub subscription: Subscription,
-    pub held: BTreeMap<String, Held>,
+    /// In boxes, as a node of the map has room for eleven and most clients hold one.
+    pub held: BTreeMap<String, Box<Held>>,
     /// Responses without an answer, oldest first.
     pub in_flight: Vec<Response>,
     pub last_nonce: u64,

@@ -70,7 +70,8 @@ pub struct Session {
     pub(super) build: Option<EnvoyVersion>,
     pub(super) proofs: Arc<Proofs>,
     pub(super) limits: Limits,
-    pub(super) types: BTreeMap<ResourceType, TypeState>,
+    /// In boxes, as a node of the map has room for eleven.
+    pub(super) types: BTreeMap<ResourceType, Box<TypeState>>,
     /// ECDS names that a listener of this stream has used: they keep their content until Envoy unsubscribes.
     pub(super) named: BTreeSet<String>,
     /// How long a cluster, route, endpoint or ECDS name stays for the sake of connections that may still use it.
@@ -122,7 +123,7 @@ impl Session {
             sent: None,
             retry: None,
         };
-        self.types.insert(resource_type, state);
+        self.types.insert(resource_type, Box::new(state));
         self.has_sent_all = false;
     }
 
@@ -147,7 +148,7 @@ impl Session {
             // It may hold it still, and has to be told if it is gone; an Envoy that asks for ECDS again has nothing.
             let accepted = held.accepted.take().filter(|_| resource_type != ResourceType::ExtensionConfig);
             let accepted = accepted.map(|accepted| Accepted { is_certain: false, ..accepted });
-            *held = Held { accepted, asked_at, ..Held::default() };
+            **held = Held { accepted, asked_at, ..Held::default() };
             state.retry = None;
         }
         for name in &changed.dropped {

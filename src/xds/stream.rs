@@ -77,13 +77,13 @@ pub(super) struct DiscoveryStream<R> {
     guest: Guest,
     client: Option<Client>,
     /// A first request that leaves open whether its Envoy starts, until `wake` or the next request.
-    first: Option<R>,
+    first: Option<Box<R>>,
     /// Frames of responses already decided. Bounded by what the session allows without an answer.
     outgoing: VecDeque<Bytes>,
     wake: Option<Pin<Box<Sleep>>>,
     farewell: Pin<Box<WaitForCancellationFutureOwned>>,
     /// How the call ends, once what is outgoing has been sent.
-    ended: Option<Status>,
+    ended: Option<Box<Status>>,
     is_over: bool,
     protocol: Protocol,
 }
@@ -172,7 +172,7 @@ impl<R: DiscoveryMessage> DiscoveryStream<R> {
         if self.client.is_none() {
             let is_first = self.first.is_none();
             if is_first && self.leaves_open_whether_it_starts(&request) {
-                self.first = Some(request);
+                self.first = Some(Box::new(request));
                 self.wake = Some(Box::pin(tokio::time::sleep(SECOND_REQUEST_WITHIN)));
                 return Ok(());
             }
@@ -338,7 +338,7 @@ impl<R: DiscoveryMessage> Body for DiscoveryStream<R> {
             return Poll::Ready(None);
         }
         if this.ended.is_none() {
-            this.ended = this.advance(context).err();
+            this.ended = this.advance(context).err().map(Box::new);
         }
         if let Some(frame) = this.outgoing.pop_front() {
             return Poll::Ready(Some(Ok(Frame::data(frame))));
