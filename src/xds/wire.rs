@@ -1,56 +1,78 @@
 //! Responses as gRPC frames: a few bytes of this stream's own, and the shared bytes of the resources.
 
 use bytes::{BufMut, Bytes, BytesMut};
+use prost::encoding::{WireType, encode_key, encode_varint};
 
 use super::session::{Protocol, Response};
 use crate::snapshot::Rope;
 
+/// Pieces up to this size are copied behind what is already there: a frame of their own would cost a write.
+const COPIED_UP_TO: usize = 1024;
+/// The gRPC header: not compressed, and the length of the message.
+const HEADER: usize = 5;
+
 /// The frames of one gRPC message, in order. Resources are encoded once, whoever is sent them.
 pub fn frames(protocol: Protocol, response: &Response) -> Vec<Bytes> {
-    let message = match protocol {
-        Protocol::Sotw => sotw(response),
-        Protocol::Delta => delta(response),
-    };
-    let mut framed = Rope::new();
-    let mut header = BytesMut::with_capacity(5);
-    header.put_u8(0);
+    let fields = response.resources.iter().map(|resource| match protocol {
+        Protocol::Sotw => resource.sotw_field(),
+        Protocol::Delta => resource.delta_field(),
+    });
+    let shared: usize = fields.clone().map(Rope::len).sum();
+    let mut own = BytesMut::with_capacity(COPIED_UP_TO.min(HEADER + 256 + shared));
+    own.put_bytes(0, HEADER);
+    match protocol {
+        Protocol::Sotw => sotw(response, &mut own),
+        Protocol::Delta => delta(response, &mut own),
+    }
     // A message of 4 GiB would need modules of that size; their limit is far below.
-    header.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
-    framed.push(header.freeze());
-    framed.append(&message);
-    framed.segments().to_vec()
+    let length = u32::try_from(own.len() - HEADER + shared).unwrap_or(u32::MAX);
+    own[1..HEADER].copy_from_slice(&length.to_be_bytes());
+    let mut frames = Vec::with_capacity(1);
+    for segment in fields.flat_map(Rope::segments) {
+        if own.len() + segment.len() <= COPIED_UP_TO {
+            own.put_slice(segment);
+            continue;
+        }
+        if !own.is_empty() {
+            frames.push(own.split().freeze());
+        }
+        frames.push(segment.clone());
+    }
+    if !own.is_empty() {
+        frames.push(own.freeze());
+    }
+    frames
 }
 
-/// `envoy.service.discovery.v3.DiscoveryResponse`.
-fn sotw(response: &Response) -> Rope {
-    let mut message = Rope::new();
+/// `envoy.service.discovery.v3.DiscoveryResponse`, but for its resources.
+fn sotw(response: &Response, message: &mut BytesMut) {
     if let Some(version_info) = &response.version_info {
-        message.string(1, version_info.as_str());
+        string(1, version_info.as_str(), message);
     }
-    message.string(4, response.resource_type.type_url());
-    message.string(5, &response.nonce.to_string());
-    for resource in &response.resources {
-        message.append(resource.sotw_field());
-    }
-    message
+    string(4, response.resource_type.type_url(), message);
+    string(5, &response.nonce.to_string(), message);
 }
 
-/// `envoy.service.discovery.v3.DeltaDiscoveryResponse`.
-fn delta(response: &Response) -> Rope {
-    let mut message = Rope::new();
+/// `envoy.service.discovery.v3.DeltaDiscoveryResponse`, but for its resources.
+fn delta(response: &Response, message: &mut BytesMut) {
     if let [resource] = &response.resources[..] {
         // For people: Envoy shows it as `version_text`.
-        message.string(1, resource.version.as_str());
+        string(1, resource.version.as_str(), message);
     }
-    message.string(4, response.resource_type.type_url());
-    message.string(5, &response.nonce.to_string());
+    string(4, response.resource_type.type_url(), message);
+    string(5, &response.nonce.to_string(), message);
     for name in &response.removed {
-        message.string(6, name);
+        string(6, name, message);
     }
-    for resource in &response.resources {
-        message.append(resource.delta_field());
+}
+
+/// A string field; an empty string is the default and is left out.
+fn string(tag: u32, value: &str, message: &mut BytesMut) {
+    if !value.is_empty() {
+        encode_key(tag, WireType::LengthDelimited, message);
+        encode_varint(value.len() as u64, message);
+        message.put_slice(value.as_bytes());
     }
-    message
 }
 
 #[cfg(test)]
