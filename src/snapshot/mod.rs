@@ -57,4 +57,12 @@ impl Snapshot {
             ResourceType::ExtensionConfig => None,
         }
     }
+
+    /// Whether the names and versions of a type that can be enumerated are those of `other`.
+    pub fn has_same(&self, resource_type: ResourceType, other: &Self) -> bool {
+        let (Some(own), Some(other)) = (self.all(resource_type), other.all(resource_type)) else { return false };
+        let same =
+            |(own, other): (&Arc<Resource>, &Arc<Resource>)| own.name == other.name && own.version == other.version;
+        own.len() == other.len() && own.values().zip(other.values()).all(same)
+    }
 }

@@ -22,12 +22,31 @@ impl Session {
         if self.has_sent_all {
             return;
         }
+        self.schedule_changed(snapshot, |_| true, now, reaction);
+    }
+
+    /// [`Session::schedule`], where sets that have not changed are settled already.
+    pub(super) fn schedule_changed(
+        &mut self,
+        snapshot: &Snapshot,
+        has_changed: impl Fn(ResourceType) -> bool,
+        now: Instant,
+        reaction: &mut Reaction,
+    ) {
         self.has_sent_all = true;
-        self.plan_set(ResourceType::Cluster, snapshot, now, reaction);
-        self.plan_set(ResourceType::Endpoint, snapshot, now, reaction);
-        self.plan_extensions(snapshot, now, reaction);
-        self.plan_set(ResourceType::Listener, snapshot, now, reaction);
-        self.plan_set(ResourceType::Route, snapshot, now, reaction);
+        for resource_type in [
+            ResourceType::Cluster,
+            ResourceType::Endpoint,
+            ResourceType::ExtensionConfig,
+            ResourceType::Listener,
+            ResourceType::Route,
+        ] {
+            match resource_type {
+                ResourceType::ExtensionConfig => self.plan_extensions(snapshot, now, reaction),
+                _ if has_changed(resource_type) => self.plan_set(resource_type, snapshot, now, reaction),
+                _ => {}
+            }
+        }
         self.has_sent_all &= reaction.wake_at.is_none();
     }
 

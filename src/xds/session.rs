@@ -104,6 +104,23 @@ impl Session {
         reaction
     }
 
+    /// A snapshot has taken the place of `before`, by which the client was served until now: what both say is not looked
+    /// at again. Almost every change is one of ECDS alone.
+    pub fn on_next_snapshot(
+        &mut self,
+        before: Option<&Snapshot>,
+        snapshot: Option<&Snapshot>,
+        now: Instant,
+    ) -> Reaction {
+        let (Some(before), Some(next), true) = (before, snapshot, self.has_sent_all) else {
+            return self.on_snapshot(snapshot, now);
+        };
+        let mut reaction = Reaction::default();
+        self.has_sent_all = false;
+        self.schedule_changed(next, |resource_type| !next.has_same(resource_type, before), now, &mut reaction);
+        reaction
+    }
+
     /// Opens the state of a type, at its first request on this stream.
     pub(super) fn open(&mut self, resource_type: ResourceType, names: &[String], claimed: Option<Version>) {
         let permits_wildcard = matches!(resource_type, ResourceType::Listener | ResourceType::Cluster);

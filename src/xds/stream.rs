@@ -129,8 +129,9 @@ impl<R: DiscoveryMessage> DiscoveryStream<R> {
                 refuse_outside_ads(self.service, snapshot.as_deref()).inspect_err(|status| {
                     tracing::warn!(node = client.node_id, error = status.message(), "listeners not served");
                 })?;
-                client.snapshot = snapshot;
-                let reaction = client.session.on_snapshot(client.snapshot.as_deref(), Instant::now().into_std());
+                let before = std::mem::replace(&mut client.snapshot, snapshot);
+                let (before, now) = (before.as_deref(), Instant::now().into_std());
+                let reaction = client.session.on_next_snapshot(before, client.snapshot.as_deref(), now);
                 self.react(reaction);
                 Ok(true)
             }

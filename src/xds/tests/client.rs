@@ -63,8 +63,9 @@ impl Client {
     }
 
     pub fn publish(&mut self, snapshot: Snapshot) {
-        self.snapshot = Some(snapshot);
-        self.wake();
+        let before = self.snapshot.replace(snapshot);
+        let reaction = self.session.on_next_snapshot(before.as_ref(), self.snapshot.as_ref(), self.now);
+        self.take(reaction);
     }
 
     /// As a control plane that has just started.
