@@ -20,6 +20,7 @@ use tonic::Status;
 use tower::Service as _;
 
 use super::health::Health;
+use super::quiet::Quiet;
 use super::server::{router, services};
 use super::stream::Shared;
 use super::tls::{self, Tls};
@@ -155,9 +156,20 @@ async fn welcome(door: Door, socket: TcpStream, peer: SocketAddr, tls: Option<Ar
     }
     let age = door.max_age.map(|age| Instant::now() + jittered(age));
     let ends = Ends { age, certificate: None };
-    let Some(config) = tls else {
-        return serve_connection(door, TokioIo::new(socket), peer, ends).await;
-    };
+    match tls {
+        // In a box, as every connection would take the room that TLS needs.
+        Some(config) => Box::pin(welcome_by_tls(door, socket, peer, ends, config)).await,
+        None => serve_connection(door, TokioIo::new(socket), peer, ends).await,
+    }
+}
+
+async fn welcome_by_tls(
+    door: Door,
+    socket: TcpStream,
+    peer: SocketAddr,
+    ends: Ends,
+    config: Arc<rustls::ServerConfig>,
+) {
     let handshake = tokio::time::timeout(HANDSHAKE_WITHIN, TlsAcceptor::from(config).accept(socket));
     let accepted = tokio::select! {
         accepted = handshake => accepted,
@@ -222,9 +234,11 @@ async fn serve_connection(door: Door, io: impl Read + Write + Unpin, peer: Socke
         .keep_alive_timeout(KEEPALIVE_TIMEOUT);
     let connection = builder.serve_connection(io, TowerToHyperService::new(service));
     tokio::pin!(connection);
+    let leave = Quiet::new(time_to_leave(&door.shutdown, &has_called, ends));
     let result = tokio::select! {
+        biased;
         result = connection.as_mut() => result,
-        leave = time_to_leave(&door.shutdown, &has_called, ends) => {
+        leave = leave => {
             farewell.say(leave);
             connection.as_mut().graceful_shutdown();
             match tokio::time::timeout(FLUSHED_WITHIN, connection).await {

@@ -15,6 +15,7 @@ mod held;
 mod message;
 mod metrics;
 mod node;
+mod quiet;
 mod recorder;
 mod schedule;
 mod server;

@@ -109,10 +109,10 @@ impl<R: DiscoveryMessage> DiscoveryStream<R> {
 
     /// Makes all progress that can be made without waiting; `Err` ends the stream, with OK where the client has.
     fn advance(&mut self, context: &mut Context<'_>) -> Result<(), Status> {
+        if self.outgoing.is_empty() && self.farewell.as_mut().poll(context).is_ready() {
+            return Err(self.guest.farewell.status());
+        }
         while self.outgoing.is_empty() {
-            if self.farewell.as_mut().poll(context).is_ready() {
-                return Err(self.guest.farewell.status());
-            }
             let has_progressed =
                 self.poll_snapshot(context)? | self.poll_request(context)? | self.poll_wake(context)?;
             if !has_progressed {
