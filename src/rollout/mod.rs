@@ -4,6 +4,7 @@
 //! plugin and proxy, counts per plugin, and which plugin revision a refusal is to be blamed on.
 //! Invariant: pure folding; decides nothing about what is sent.
 
+mod accepted;
 mod blame;
 mod hunt;
 mod progress;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::accepted::Accepted;
 use super::blame::{Blame, blame};
 use super::hunt::{Hunt, Step, Suspect};
 use super::refusals::Refusals;
@@ -16,8 +17,8 @@ use crate::xds::{Delivery, Outcome};
 pub struct Progress {
     /// What it is to run; absent until it is decided for the first time.
     pub(super) expected: Option<Arc<Compiled>>,
-    /// What it acknowledged last under each name: no bytes, which would outlive every other use of their modules.
-    pub(super) accepted: BTreeMap<(ResourceType, String), Accepted>,
+    /// What it acknowledged last under each name.
+    pub(super) accepted: Accepted,
     /// Refused plugin revisions, in Envoy's words.
     pub(super) refusals: Refusals,
     /// What it ran when a plugin was refused or set aside: that goes on in its place, whatever other proxies took.
@@ -26,12 +27,6 @@ pub struct Progress {
     pub(super) hunt: Hunt,
     /// Resources that it refused, no plugin being to blame, in Envoy's words.
     pub(super) errors: BTreeMap<(ResourceType, String), Refused>,
-}
-
-#[derive(Debug)]
-pub(super) struct Accepted {
-    pub version: Version,
-    pub parts: Arc<[Part]>,
 }
 
 #[derive(Debug)]
@@ -66,16 +61,17 @@ impl Progress {
             Extension::Known(resource) => Some(resource),
             Extension::PassThrough(_) => None,
         };
-        let names = |name: &(ResourceType, String)| match snapshot.all(name.0) {
-            Some(resources) => resources.contains_key(&name.1),
-            None => resolve(&name.1).is_some(),
+        let names = |(resource_type, name): (ResourceType, &str)| match snapshot.all(resource_type) {
+            Some(resources) => resources.contains_key(name),
+            None => resolve(name).is_some(),
         };
         let is_crowded = self.accepted.len() > compiled.carriers.len() + SPARE_NAMES;
-        self.accepted.retain(|name, _| (name.0 == ResourceType::ExtensionConfig && !is_crowded) || names(name));
+        let stays = |resource_type| resource_type == ResourceType::ExtensionConfig && !is_crowded;
+        self.accepted.retain(|accepted| stays(accepted.resource_type) || names(accepted.key()));
         self.errors.retain(|name, refused| match name.0 {
             // Envoy is not sent the same again: what it said holds for as long as that is what it should run.
             ResourceType::ExtensionConfig => resolve(&name.1).is_some_and(|it| it.version == refused.version),
-            _ => names(name),
+            _ => names((name.0, &name.1)),
         });
         let has_new_facts = !self.hunt.is_idle() && self.hunt.expect(resolve);
         self.expected = Some(compiled);
@@ -101,13 +97,14 @@ impl Progress {
     }
 
     fn accept(&mut self, resource: &Resource) -> Folded {
-        let name = (resource.resource_type, resource.name.clone());
-        let is_extension = resource.resource_type == ResourceType::ExtensionConfig;
-        if self.errors.get(&name).is_some_and(|refused| !is_extension || refused.version == resource.version) {
-            self.errors.remove(&name);
+        if !self.errors.is_empty() {
+            let name = (resource.resource_type, resource.name.clone());
+            let is_extension = resource.resource_type == ResourceType::ExtensionConfig;
+            if self.errors.get(&name).is_some_and(|refused| !is_extension || refused.version == resource.version) {
+                self.errors.remove(&name);
+            }
         }
-        let accepted = Accepted { version: resource.version.clone(), parts: resource.parts.clone() };
-        self.accepted.insert(name, accepted);
+        self.accepted.insert(resource);
         let mut folded = Folded::default();
         // Almost every proxy has refused nothing, and its answers are to cost nothing.
         if self.refusals.is_empty() && self.last_good.is_empty() && self.hunt.is_idle() {
@@ -129,14 +126,14 @@ impl Progress {
     }
 
     fn refuse(&mut self, resource: &Resource, message: &Arc<str>) -> Folded {
-        let name = (resource.resource_type, resource.name.clone());
-        if self.accepted.get(&name).is_some_and(|accepted| accepted.version == resource.version) {
+        let accepted = self.accepted.get(resource.resource_type, &resource.name);
+        if accepted.is_some_and(|accepted| accepted.version == resource.version) {
             // The way back after a refusal: it has taken the very same before, and runs it still. Whatever took its place
             // would replace a working plugin.
             self.complain(resource, message.clone());
             return Folded::default();
         }
-        let accepted = self.accepted.get(&name).map_or(&[][..], |accepted| &accepted.parts);
+        let accepted = accepted.map_or(&[][..], |accepted| &accepted.parts);
         let step = match blame(resource, accepted, message) {
             Blame::Named(part) => {
                 self.hunt.named(&resource.name);
@@ -190,7 +187,7 @@ impl Progress {
     /// The revision of a plugin that this proxy acknowledged last.
     fn runs(&self, plugin: &PluginId) -> Option<Revision> {
         let owner = plugin.to_string();
-        let parts = self.accepted.values().flat_map(|accepted| accepted.parts.iter());
+        let parts = self.accepted.iter().flat_map(|accepted| accepted.parts.iter());
         let mut revisions =
             parts.filter(|part| *part.owner == *owner).filter_map(|part| Revision::parse(&part.revision));
         revisions.find(|revision| self.refusals.get(plugin, *revision).is_none())
@@ -232,7 +229,7 @@ impl Progress {
 
     /// Everything that its resources carry of plugins. Proxies that were served the same share it.
     pub fn parts(&self) -> impl Iterator<Item = &Arc<[Part]>> {
-        self.accepted.values().map(|accepted| &accepted.parts).filter(|parts| !parts.is_empty())
+        self.accepted.iter().map(|accepted| &accepted.parts).filter(|parts| !parts.is_empty())
     }
 
     /// Whether this revision is refused or set aside already.

@@ -35,7 +35,7 @@ impl Progress {
             ResourceStatus {
                 resource_type,
                 wanted: version.clone(),
-                accepted: self.accepted.get(&key).map(|accepted| accepted.version.clone()),
+                accepted: self.accepted.get(key.0, &key.1).map(|accepted| accepted.version.clone()),
                 refused: refused.map(|refused| refused.message.clone()),
                 name: key.1,
             }

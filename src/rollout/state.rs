@@ -1,6 +1,7 @@
 //! What became of a proxy's plugins, in the words of status.
 
-use super::progress::{Accepted, Progress, Refused};
+use super::accepted::AcceptedResource;
+use super::progress::{Progress, Refused};
 use super::status::{PluginState, StateKind};
 use crate::compile::{Carried, DISABLED, Run};
 use crate::model::{PluginType, Revision};
@@ -22,8 +23,8 @@ impl Progress {
         let mut accepted = self.accepted.iter();
         compiled.carriers.iter().all(|(carrier, version)| {
             accepted
-                .find(|(name, _)| *name >= carrier)
-                .is_some_and(|(name, resource)| name == carrier && resource.version == *version)
+                .find(|resource| resource.key() >= (carrier.0, &carrier.1))
+                .is_some_and(|resource| resource.key() == (carrier.0, &*carrier.1) && resource.version == *version)
         })
     }
 
@@ -56,11 +57,11 @@ impl Progress {
     /// Listeners of the proxy's own name the plugin by itself: a proxy that takes no listeners from here does not
     /// wait for those that a template describes.
     fn holds_alone(&self, carried: &Carried) -> bool {
-        let takes_listeners = self.accepted.keys().any(|(resource_type, _)| *resource_type == ResourceType::Listener);
+        let takes_listeners = self.accepted.iter().any(|resource| resource.resource_type == ResourceType::Listener);
         let held = [PluginType::Http, PluginType::Network].map(|plugin_type| {
-            self.accepted.get(&(ResourceType::ExtensionConfig, carried.plugin.extension_name(plugin_type)))
+            self.accepted.get(ResourceType::ExtensionConfig, &carried.plugin.extension_name(plugin_type))
         });
-        let runs = |resource: &&Accepted| {
+        let runs = |resource: &&AcceptedResource| {
             let revision = carried.revision.map(|revision| revision.to_string());
             resource.parts.iter().any(|part| Some(&*part.revision) == revision.as_deref())
         };
@@ -69,7 +70,7 @@ impl Progress {
 
     fn holds_all(&self, carried: &Carried) -> bool {
         carried.carriers.iter().all(|(resource_type, name, version)| {
-            let accepted = self.accepted.get(&(*resource_type, name.clone()));
+            let accepted = self.accepted.get(*resource_type, name);
             accepted.is_some_and(|resource| resource.version == *version)
         })
     }
@@ -77,7 +78,7 @@ impl Progress {
     /// What is not acknowledged yet, and Envoy's words where it refused it.
     fn awaited(&self, carried: &Carried) -> String {
         let missing = carried.carriers.iter().find(|(resource_type, name, version)| {
-            let accepted = self.accepted.get(&(*resource_type, name.clone()));
+            let accepted = self.accepted.get(*resource_type, name);
             accepted.is_none_or(|resource| resource.version != *version)
         });
         let Some((resource_type, name, _)) = missing else { return String::new() };
