@@ -19,7 +19,7 @@ impl Kind {
         for template in &self.templates {
             hash_template(template, &mut hash);
         }
-        KindKey(hex::encode(hash.finalize()))
+        KindKey(hex::encode(hash.finalize()).into())
     }
 }
 

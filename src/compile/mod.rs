@@ -121,7 +121,7 @@ pub const DISABLED: &str = "disabled by wasmplane.io/disabled";
 
 /// Identity of a [`Kind`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct KindKey(pub String);
+pub struct KindKey(pub Arc<str>);
 
 /// What a kind of proxy is served, and what is to be said about it.
 #[derive(Clone, Debug)]

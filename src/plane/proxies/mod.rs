@@ -4,14 +4,14 @@
 
 mod namesakes;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use namesakes::Namesakes;
+use namesakes::{Namesakes, Services};
 
 use crate::compile::KindKey;
 use crate::model::{Capabilities, EnvoyVersion, Plugin, Proxy, ProxyFacts, ProxyTemplate, Selector, WorkloadTarget};
@@ -51,7 +51,9 @@ pub struct Connected {
     /// What it is served now.
     pub kind: Option<KindKey>,
     /// Kept in step with `proxy` and `facts` by [`Connected::regroup`].
-    pub group: Arc<GroupKey>,
+    group: Arc<GroupKey>,
+    /// Whether `group` is the one that like proxies share.
+    is_grouped: bool,
     peer: Option<IpAddr>,
     number: usize,
 }
@@ -66,6 +68,9 @@ pub struct GroupKey {
     pub facts: ProxyFacts,
 }
 
+/// Groups that nobody is in any more, before they are looked for.
+const SPARE_GROUPS: usize = 1024;
+
 /// All connected proxies.
 #[derive(Debug, Default)]
 pub struct Proxies {
@@ -74,6 +79,7 @@ pub struct Proxies {
     by_namespace: HashMap<String, HashSet<ProxyKey>>,
     by_label: HashMap<(String, String), HashSet<ProxyKey>>,
     by_node_id: HashMap<String, Namesakes>,
+    groups: HashSet<Arc<GroupKey>>,
     next_key: u64,
 }
 
@@ -88,6 +94,22 @@ impl Proxies {
 
     pub fn get_mut(&mut self, key: ProxyKey) -> Option<&mut Connected> {
         self.proxies.get_mut(&key)
+    }
+
+    /// The group of a proxy: the same in memory for all that are alike.
+    pub fn group(&mut self, key: ProxyKey) -> Option<&Arc<GroupKey>> {
+        let connected = self.proxies.get_mut(&key)?;
+        if !connected.is_grouped {
+            connected.is_grouped = true;
+            match self.groups.get(&connected.group) {
+                Some(group) => connected.group = group.clone(),
+                None => drop(self.groups.insert(connected.group.clone())),
+            }
+            if self.groups.len() > SPARE_GROUPS + self.proxies.len() {
+                self.groups.retain(|group| Arc::strong_count(group) > 1);
+            }
+        }
+        self.proxies.get(&key).map(|connected| &connected.group)
     }
 
     pub fn of_stream(&self, stream: StreamId) -> Option<ProxyKey> {
@@ -157,6 +179,7 @@ impl Proxies {
             group: Arc::new(GroupKey::of(&proxy, &facts)),
             proxy,
             id,
+            is_grouped: false,
             facts,
             streams: BTreeMap::new(),
             progress: Progress::default(),
@@ -180,9 +203,12 @@ impl Proxies {
         if let Some(namesakes) = self.by_node_id.get_mut(&connected.proxy.node_id) {
             namesakes.leave(key, connected.peer, connected.services());
             namesakes.free.insert(connected.number);
-            if namesakes.alike.is_empty() {
+            if namesakes.is_empty() {
                 self.by_node_id.remove(&connected.proxy.node_id);
             }
+        }
+        if Arc::strong_count(&connected.group) == 2 && connected.is_grouped {
+            self.groups.remove(&connected.group);
         }
         leave(&mut self.by_namespace, &connected.proxy.namespace, key);
         for (label, value) in &connected.proxy.labels {
@@ -224,9 +250,10 @@ impl Connected {
     pub fn regroup(&mut self) {
         self.progress.tell(&mut self.facts);
         self.group = Arc::new(GroupKey::of(&self.proxy, &self.facts));
+        self.is_grouped = false;
     }
 
-    fn services(&self) -> BTreeSet<Service> {
+    fn services(&self) -> Services {
         self.streams.values().map(|stream| stream.service).collect()
     }
 

@@ -36,11 +36,11 @@ impl Reconciler {
         }
         // A proxy whose facts change on the way comes round again.
         while !self.touched.is_empty() {
-            let mut groups: HashMap<(Arc<GroupKey>, bool), Vec<ProxyKey>> = HashMap::new();
+            let mut groups: HashMap<(*const GroupKey, bool), Vec<ProxyKey>> = HashMap::new();
             for key in std::mem::take(&mut self.touched) {
-                if let Some(connected) = self.proxies.get(key) {
-                    groups.entry((connected.group.clone(), connected.is_starting)).or_default().push(key);
-                }
+                let Some(group) = self.proxies.group(key).map(Arc::as_ptr) else { continue };
+                let is_starting = self.proxies.get(key).is_some_and(|connected| connected.is_starting);
+                groups.entry((group, is_starting)).or_default().push(key);
             }
             for ((_, is_starting), members) in groups {
                 self.flush_group(&members, is_starting, now);
