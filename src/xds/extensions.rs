@@ -181,8 +181,9 @@ impl TypeState {
     fn joins<'a>(&'a self, resource: &'a Resource, target: &'a Target) -> impl Iterator<Item = &'a Arc<Resource>> {
         // Mostly the same plugins in the same order, one of them edited.
         let is_other = |current: &&Arc<Resource>| !owners(current).eq(owners(resource));
-        let current =
-            self.content(&resource.name).filter(is_other).into_iter().flat_map(|current| current.parts.iter());
+        // One that is alone has no neighbours, and a list of plugins may be long.
+        let content = self.content(&resource.name).filter(|_| target.len() > 1);
+        let current = content.filter(is_other).into_iter().flat_map(|current| current.parts.iter());
         let leaving = current.map(|part| &*part.owner).filter(|owner| !has_part(resource, owner));
         let is_neighbour =
             |other: &Resource| other.name != resource.name && group_of(&other.name) == group_of(&resource.name);
