@@ -36,6 +36,7 @@ use anyhow::{Context as _, bail};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::mpsc;
 use tokio::sync::watch::{Receiver, Sender};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use self::diff::{Subject, diff};
@@ -157,6 +158,9 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
+/// Modules that come one by one are looked at together with all others: for a tenth of the time, however many they are.
+const MODULES_REST: u32 = 9;
+
 /// Everything that the reconciler hears of.
 struct Inputs {
     directory: Receiver<Arc<Loaded>>,
@@ -175,6 +179,7 @@ async fn reconcile(
     let (mut states, mut notes) = (inputs.modules.states(), inputs.modules.notes());
     let mut written = reconciler.memory.written();
     inputs.directory.mark_changed();
+    let mut modules_from = Instant::now();
     loop {
         // Streams that are ready go first: the answers of a fleet are taken in by the hundred and not one by one.
         tokio::task::yield_now().await;
@@ -193,10 +198,12 @@ async fn reconcile(
                 let (wanted, changed) = reconciler.on_loaded(loaded);
                 inputs.modules.want(wanted, &changed);
             }
-            Ok(()) = states.changed() => {
+            Ok(()) = async { tokio::time::sleep_until(modules_from).await; states.changed().await } => {
+                let begun = Instant::now();
                 let states = states.borrow_and_update().clone();
                 reconciler.pushes.begin();
                 reconciler.on_modules(states, notes.borrow_and_update().clone());
+                modules_from = Instant::now() + begun.elapsed() * MODULES_REST;
             }
             Ok(()) = notes.changed() => {
                 reconciler.notes = notes.borrow_and_update().clone();

@@ -239,7 +239,9 @@ impl Follow for PluginEntry {
             None => ModuleState::Ready(Code::InSpecification),
         };
         let mut is_new = !is_same_state(&self.module, &state);
-        if let ModuleState::Ready(code) = &state {
+        if let ModuleState::Ready(code) = &state
+            && !self.running.as_ref().is_some_and(|running| is_made_of(running, &self.desired, code))
+        {
             let next = PluginRevision::new(self.desired.clone(), code.clone());
             let is_running = self
                 .running
@@ -261,6 +263,17 @@ impl Follow for PluginEntry {
     fn scopes(&self) -> Vec<Arc<Plugin>> {
         self.running.iter().map(|running| &running.plugin).chain([&self.desired]).cloned().collect()
     }
+}
+
+/// Whether a revision was made of these very two: what they are is not to be hashed again for every module that comes.
+fn is_made_of(revision: &PluginRevision, plugin: &Arc<Plugin>, code: &Code) -> bool {
+    let is_same_code = match (&revision.code, code) {
+        (Code::Module(one), Code::Module(other)) => Arc::ptr_eq(one, other),
+        (Code::OnProxy(one), Code::OnProxy(other)) => one == other,
+        (Code::InSpecification, Code::InSpecification) => true,
+        _ => false,
+    };
+    is_same_code && Arc::ptr_eq(&revision.plugin, plugin)
 }
 
 fn is_same_state(one: &ModuleState, other: &ModuleState) -> bool {
