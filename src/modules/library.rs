@@ -261,7 +261,8 @@ impl Library {
         self.held(digest).is_some()
     }
 
-    fn held(&self, digest: &Digest) -> Option<Checked> {
+    /// A module that somebody has in memory.
+    pub fn held(&self, digest: &Digest) -> Option<Checked> {
         self.shelf().get(digest)?.iter().find_map(Shelved::held)
     }
 

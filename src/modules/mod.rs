@@ -27,6 +27,7 @@ mod pace;
 mod pin;
 mod pull;
 mod registry;
+mod serve;
 mod slots;
 mod spool;
 mod stats;
@@ -36,10 +37,11 @@ mod watcher;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::Instant;
@@ -52,10 +54,11 @@ pub use image::{Layout, ManifestDefaults, RuntimeConfig};
 pub use inspect::{Report, Verdict, inspect, releases};
 pub use once::{Fetched, Progress, Pushed, Upload, Watch, fetch_once, push};
 pub use registry::{PullError, Secrets};
-pub use stats::{FailureReason, FetchResult, Scheme, Stats};
+pub use serve::{FetchListener, serve};
+pub use stats::{FailureReason, FetchResult, Scheme, Served, Stats};
 pub use transport::{Certificate, InvalidNetwork, Network, Rules as AddressRules, Settings as NetworkSettings};
 
-use crate::model::ModuleRef;
+use crate::model::{Digest, ModuleRef};
 use board::Board;
 use folders::Folders;
 use gates::Gates;
@@ -134,6 +137,7 @@ struct Room {
     folders: Folders,
     watcher: Watcher,
     fetches: FetchCounter,
+    served: Mutex<Served>,
     limits: Limits,
     pace: Pace,
 }
@@ -161,6 +165,7 @@ impl Modules {
             folders: Folders::new(&settings.module_files),
             watcher: Watcher::new(),
             fetches: FetchCounter::default(),
+            served: Mutex::default(),
             limits,
             pace,
         }))
@@ -196,6 +201,15 @@ impl Modules {
         });
     }
 
+    /// The bytes of a module that some plugin has.
+    fn held(&self, digest: &Digest) -> Option<Bytes> {
+        self.0.library.held(digest).map(|checked| checked.module.bytes.clone())
+    }
+
+    fn count_served(&self, count: impl FnOnce(&mut Served)) {
+        count(&mut self.0.served.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
     /// The state of every wanted module.
     pub fn states(&self) -> watch::Receiver<States> {
         self.0.board.states()
@@ -216,6 +230,7 @@ impl Modules {
             store_hits: store.hits(),
             store_removed: store.removed(),
             store_fault: store.fault(),
+            served: *self.0.served.lock().unwrap_or_else(PoisonError::into_inner),
         }
     }
 

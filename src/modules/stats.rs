@@ -37,6 +37,18 @@ impl Scheme {
     }
 }
 
+/// What proxies fetched from the module server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Served {
+    /// Answers that ended with the last byte.
+    pub whole: u64,
+    /// Answers that ended before.
+    pub cut: u64,
+    /// Requests for modules that no plugin has.
+    pub unknown: u64,
+    pub bytes: u64,
+}
+
 /// How an attempt ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum FetchResult {
@@ -175,6 +187,7 @@ pub struct Stats {
     pub store_removed: u64,
     /// Why nothing can be written to the data folder at present.
     pub store_fault: Option<String>,
+    pub served: Served,
 }
 
 /// Counts attempts.

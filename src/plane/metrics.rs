@@ -99,7 +99,15 @@ impl Collector for ModuleCollector {
         for (scheme, count) in &stats.fetched_bytes {
             ConstCounter::new(*count).encode(bytes.encode_family(&[("scheme", scheme.as_str())])?)?;
         }
+        let help = "Modules that proxies fetched by digest";
+        let mut served = encoder.encode_descriptor("module_served", help, None, MetricType::Counter)?;
+        for (result, count) in
+            [("whole", stats.served.whole), ("cut", stats.served.cut), ("unknown", stats.served.unknown)]
+        {
+            ConstCounter::new(count).encode(served.encode_family(&[("result", result)])?)?;
+        }
         for (name, help, count) in [
+            ("module_served_bytes", "Bytes of modules that proxies fetched by digest", stats.served.bytes),
             ("module_store_hits", "Modules read back from disk, without asking their source", stats.store_hits),
             ("module_store_removed", "Modules removed from disk because nobody used them", stats.store_removed),
         ] {
