@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::type_urls;
-use crate::model::PluginType;
+use crate::model::{Digest, PluginType};
 use crate::snapshot::{Part, Resource, ResourceType, Rope, Version};
 
 /// A filter's configuration, ready to be put under a name.
@@ -19,11 +19,13 @@ pub struct Content {
     pub source: Value,
     /// The plugin revisions that accepting it proves.
     pub parts: Vec<Part>,
+    /// Modules that it names by digest.
+    pub fetched: Vec<Digest>,
 }
 
 impl Content {
     fn plain(type_url: &str, message: &Rope, source: Value) -> Self {
-        Self { any: Rope::any(type_url, message), source, parts: Vec::new() }
+        Self { any: Rope::any(type_url, message), source, parts: Vec::new(), fetched: Vec::new() }
     }
 
     /// The ECDS resource of that name.
@@ -31,6 +33,7 @@ impl Content {
         let version = Version::of(&json!({"name": name, "typed_config": self.source}));
         let mut resource = Resource::new(ResourceType::ExtensionConfig, name, version, named(name, &self.any));
         resource.parts = self.parts.into();
+        resource.fetched = self.fetched.into();
         resource
     }
 
@@ -64,18 +67,19 @@ pub fn rbac(plugin_type: PluginType, is_open: bool) -> Content {
 pub fn chain(members: Vec<(String, Content)>) -> Content {
     let mut filters = Rope::new();
     let mut source = Vec::new();
-    let mut parts = Vec::new();
+    let (mut parts, mut fetched) = (Vec::new(), Vec::new());
     for (name, content) in members {
         filters.message(1, &named(&name, &content.any));
         source.push(json!({"name": name, "typed_config": content.source}));
         parts.extend(content.parts);
+        fetched.extend(content.fetched);
     }
     let mut config = Rope::new();
     if !filters.is_empty() {
         config.message(1, &filters);
     }
     let source = json!({"type_url": type_urls::FILTER_CHAIN, "filters": source});
-    Content { parts, ..Content::plain(type_urls::FILTER_CHAIN, &config, source) }
+    Content { parts, fetched, ..Content::plain(type_urls::FILTER_CHAIN, &config, source) }
 }
 
 /// A `TypedExtensionConfig`.

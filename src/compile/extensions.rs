@@ -10,9 +10,9 @@ use std::sync::{Arc, OnceLock};
 use dashmap::DashMap;
 
 use super::content::{Content, chain, rbac};
-use super::{Kind, Member, Run, lua, names, size, wasm};
-use crate::model::{Plugin, PluginId, PluginRevision, PluginType, Position, Program, WithoutConfig};
-use crate::snapshot::{Extension, Extensions, Resource};
+use super::{Kind, Member, ModuleServer, Run, lua, names, size, wasm};
+use crate::model::{Plugin, PluginId, PluginType, Position, Program, WithoutConfig};
+use crate::snapshot::{Attempt, Extension, Extensions, Resource, STAGING};
 
 /// All that the extensions of one kind of proxy are made of.
 pub struct Catalog {
@@ -21,10 +21,39 @@ pub struct Catalog {
     plugins: Vec<Member>,
     /// Where each plugin stands in `plugins`.
     indexes: HashMap<(PluginId, PluginType), usize>,
-    /// The Wasm filter of each plugin, encoded once and shared by all that carry it.
-    filters: Vec<OnceLock<Content>>,
+    by_digest: Option<Arc<ModuleServer>>,
     listeners: BTreeMap<String, HttpPlugins>,
+    usual: Carriage,
+    /// For proxies that cannot fetch modules by digest, or not yet.
+    inline: Carriage,
+}
+
+/// The resources of a catalog, with their modules one way or the other.
+struct Carriage {
+    /// Where modules are fetched that are named by digest; `None` where all are inside.
+    by_digest: Option<Arc<ModuleServer>>,
+    /// The filter of each plugin, encoded once and shared by all that carry it.
+    filters: Vec<OnceLock<Content>>,
     known: DashMap<String, Arc<Resource>>,
+}
+
+impl Carriage {
+    fn new(by_digest: Option<Arc<ModuleServer>>, plugins: usize) -> Self {
+        Self { by_digest, filters: (0..plugins).map(|_| OnceLock::new()).collect(), known: DashMap::new() }
+    }
+
+    fn keep(&self, name: &str, build: impl FnOnce() -> Resource) -> Arc<Resource> {
+        self.known.entry(name.to_owned()).or_insert_with(|| Arc::new(build())).clone()
+    }
+
+    fn filter(&self, index: usize, member: &Member) -> Option<Content> {
+        let (Run::Revision(revision) | Run::LastGood(revision, _)) = &member.run else { return None };
+        let build = || match &revision.plugin.program {
+            Program::Wasm(program) => wasm::filter(revision, program, self.by_digest.as_deref()),
+            Program::Lua(program) => lua::filter(revision, program),
+        };
+        Some(self.filters[index].get_or_init(build).clone())
+    }
 }
 
 /// The HTTP plugins of a listener.
@@ -41,11 +70,12 @@ impl Catalog {
         Self {
             namespace: kind.namespace.clone(),
             root_namespace: kind.root_namespace.clone(),
-            filters: kind.plugins.iter().map(|_| OnceLock::new()).collect(),
+            by_digest: kind.by_digest.clone(),
             plugins: kind.plugins.clone(),
             indexes: plugins.map(|(index, plugin)| ((plugin.id.clone(), plugin.plugin_type), index)).collect(),
             listeners,
-            known: DashMap::new(),
+            usual: Carriage::new(kind.by_digest.clone(), kind.plugins.len()),
+            inline: Carriage::new(None, kind.plugins.len()),
         }
     }
 
@@ -57,23 +87,43 @@ impl Catalog {
         }
     }
 
-    fn keep(&self, name: &str, build: impl FnOnce() -> Resource) -> Extension {
-        let resource = self.known.entry(name.to_owned()).or_insert_with(|| Arc::new(build()));
-        Extension::Known(resource.clone())
+    /// The answer for a name, with modules in this carriage.
+    fn answer(&self, name: &str, carriage: &Carriage) -> Option<Extension> {
+        // Every proxy of the kind asks for the same names: what was found once is not looked for again.
+        if let Some(resource) = carriage.known.get(name) {
+            return Some(Extension::Known(resource.clone()));
+        }
+        if name == STAGING {
+            let nothing = || rbac(PluginType::Http, true).into_resource(name);
+            return Some(Extension::Known(carriage.keep(name, nothing)));
+        }
+        if let Some((listener, positions)) = names::parse_chain(name) {
+            return Some(self.chain(name, listener, &positions, carriage));
+        }
+        let (id, plugin_type) = PluginId::from_extension_name(name)?;
+        let is_ours = id.namespace == self.namespace || id.namespace == self.root_namespace;
+        is_ours.then(|| self.plugin(name, id, plugin_type, carriage)).flatten()
     }
 
-    fn chain(&self, name: &str, listener: &str, positions: &RangeInclusive<Position>) -> Extension {
+    fn chain(
+        &self,
+        name: &str,
+        listener: &str,
+        positions: &RangeInclusive<Position>,
+        carriage: &Carriage,
+    ) -> Extension {
+        let is_in = |it: &Plugin| positions.contains(&it.position);
         match self.listeners.get(listener) {
-            Some(plugins) => self.keep(name, || self.gap(name, plugins, |it| positions.contains(&it.position))),
+            Some(plugins) => Extension::Known(carriage.keep(name, || self.gap(name, plugins, is_in, carriage))),
             None => Extension::PassThrough(Arc::new(chain(Vec::new()).into_resource(name))),
         }
     }
 
-    fn gap(&self, name: &str, on: &HttpPlugins, is_in: impl Fn(&Plugin) -> bool) -> Resource {
+    fn gap(&self, name: &str, on: &HttpPlugins, is_in: impl Fn(&Plugin) -> bool, carriage: &Carriage) -> Resource {
         let in_gap: Vec<_> = on.plugins.iter().filter(|index| is_in(&self.plugins[**index].plugin)).copied().collect();
-        let left_out = size::left_out(&self.plugins, &in_gap);
+        let left_out = size::left_out(&self.plugins, &in_gap, carriage.by_digest.as_deref());
         let members = in_gap.iter().filter_map(|index| {
-            let content = if left_out.contains(index) { self.closed(*index) } else { self.member(*index) };
+            let content = if left_out.contains(index) { self.closed(*index) } else { self.member(*index, carriage) };
             Some((self.plugins[*index].plugin.id.to_string(), content?))
         });
         let stand_in = match on.without_config {
@@ -84,10 +134,10 @@ impl Catalog {
     }
 
     /// What a plugin is inside a chain; an open stand-in is left out.
-    fn member(&self, index: usize) -> Option<Content> {
+    fn member(&self, index: usize, carriage: &Carriage) -> Option<Content> {
         let member = &self.plugins[index];
         let is_nothing = matches!(member.run, Run::Absent) || (!member.is_running() && member.is_open());
-        (!is_nothing).then(|| self.filter(index).unwrap_or_else(|| rbac(member.plugin.plugin_type, false)))
+        (!is_nothing).then(|| carriage.filter(index, member).unwrap_or_else(|| rbac(member.plugin.plugin_type, false)))
     }
 
     /// What stands in for a plugin inside a chain: nothing where its fail strategy is open.
@@ -98,15 +148,20 @@ impl Catalog {
 
     /// Whether the resource of that name has no room for the plugin.
     pub fn leaves_out(&self, name: &str, index: usize) -> bool {
-        let Some((listener, positions)) = names::parse_chain(name) else {
-            return !size::left_out(&self.plugins, &[index]).is_empty();
-        };
-        let on = self.listeners.get(listener).map_or(&[][..], |on| &on.plugins);
-        let is_in = |index: &&usize| positions.contains(&self.plugins[**index].plugin.position);
-        size::left_out(&self.plugins, &on.iter().filter(is_in).copied().collect::<Vec<_>>()).contains(&index)
+        self.leaves_out_of(name, index, &self.usual)
     }
 
-    fn plugin(&self, name: &str, id: PluginId, plugin_type: PluginType) -> Option<Extension> {
+    fn leaves_out_of(&self, name: &str, index: usize, carriage: &Carriage) -> bool {
+        let left_out = |in_resource: &[usize]| {
+            size::left_out(&self.plugins, in_resource, carriage.by_digest.as_deref()).contains(&index)
+        };
+        let Some((listener, positions)) = names::parse_chain(name) else { return left_out(&[index]) };
+        let on = self.listeners.get(listener).map_or(&[][..], |on| &on.plugins);
+        let is_in = |index: &&usize| positions.contains(&self.plugins[**index].plugin.position);
+        left_out(&on.iter().filter(is_in).copied().collect::<Vec<_>>())
+    }
+
+    fn plugin(&self, name: &str, id: PluginId, plugin_type: PluginType, carriage: &Carriage) -> Option<Extension> {
         let Some(index) = self.indexes.get(&(id, plugin_type)).copied() else {
             return Some(Extension::PassThrough(Arc::new(rbac(plugin_type, true).into_resource(name))));
         };
@@ -116,45 +171,38 @@ impl Catalog {
             return None;
         }
         let stand_in = || rbac(plugin_type, member.is_open());
-        let filter = || self.filter(index).filter(|_| !self.leaves_out(name, index));
-        Some(self.keep(name, || filter().unwrap_or_else(stand_in).into_resource_or(name, stand_in())))
-    }
-
-    fn filter(&self, index: usize) -> Option<Content> {
-        match &self.plugins[index].run {
-            Run::Revision(revision) | Run::LastGood(revision, _) => {
-                Some(self.filters[index].get_or_init(|| filter_of(revision)).clone())
-            }
-            _ => None,
-        }
-    }
-}
-
-fn filter_of(revision: &PluginRevision) -> Content {
-    match &revision.plugin.program {
-        Program::Wasm(program) => wasm::filter(revision, program),
-        Program::Lua(program) => lua::filter(revision, program),
+        let filter = || carriage.filter(index, member).filter(|_| !self.leaves_out_of(name, index, carriage));
+        let build = || filter().unwrap_or_else(stand_in).into_resource_or(name, stand_in());
+        Some(Extension::Known(carriage.keep(name, build)))
     }
 }
 
 impl Extensions for Catalog {
     fn resolve(&self, name: &str) -> Option<Extension> {
-        // Every proxy of the kind asks for the same names: what was found once is not looked for again.
-        if let Some(resource) = self.known.get(name) {
-            return Some(Extension::Known(resource.clone()));
-        }
-        if let Some((listener, positions)) = names::parse_chain(name) {
-            return Some(self.chain(name, listener, &positions));
-        }
-        let (id, plugin_type) = PluginId::from_extension_name(name)?;
-        let is_ours = id.namespace == self.namespace || id.namespace == self.root_namespace;
-        is_ours.then(|| self.plugin(name, id, plugin_type)).flatten()
+        self.answer(name, &self.usual)
     }
 
     fn resolve_with(&self, name: &str, owners: &[&str]) -> Option<Arc<Resource>> {
         let (listener, positions) = names::parse_chain(name)?;
         let is_in = |it: &Plugin| positions.contains(&it.position) || owners.contains(&&*it.id.to_string());
-        Some(Arc::new(self.gap(name, self.listeners.get(listener)?, is_in)))
+        Some(Arc::new(self.gap(name, self.listeners.get(listener)?, is_in, &self.usual)))
+    }
+
+    fn inline(&self, name: &str) -> Option<Arc<Resource>> {
+        match self.answer(name, &self.inline)? {
+            Extension::Known(resource) => Some(resource),
+            Extension::PassThrough(_) => None,
+        }
+    }
+
+    fn staged(&self, attempt: &Attempt) -> Option<Arc<Resource>> {
+        let server = self.by_digest.as_ref()?;
+        let (revision, program) = self.plugins.iter().find_map(|member| {
+            let (Run::Revision(revision) | Run::LastGood(revision, _)) = &member.run else { return None };
+            let is_meant = revision.module().is_some_and(|module| module.digest == attempt.digest);
+            is_meant.then_some(revision).zip(revision.plugin.wasm())
+        })?;
+        Some(Arc::new(wasm::staged(revision, program, server, attempt).into_resource(STAGING)))
     }
 }
 

@@ -117,6 +117,7 @@ pub fn kind(templates: Vec<ProxyTemplate>, plugins: Vec<Arc<PluginRevision>>) ->
         namespace: "shop".into(),
         root_namespace: "root".into(),
         capabilities: Capabilities { chain: true, wasm: true },
+        by_digest: None,
         templates: templates.into_iter().map(Arc::new).collect(),
         plugins: members.collect(),
     }

@@ -11,7 +11,8 @@ impl Kind {
     /// Equal for proxies that are served the same. Content decides, not where it lies in memory.
     pub fn key(&self) -> KindKey {
         let mut hash = Sha256::new();
-        let mut text = format!("{:?} {:?} {:?}\n", self.namespace, self.root_namespace, self.capabilities);
+        let Self { namespace, root_namespace, capabilities, by_digest, .. } = self;
+        let mut text = format!("{namespace:?} {root_namespace:?} {capabilities:?} {by_digest:?}\n");
         for member in &self.plugins {
             write_member(member, &mut text);
         }

@@ -18,7 +18,7 @@ pub fn filter(revision: &PluginRevision, program: &LuaProgram) -> Content {
     let source = json!({"type_url": type_urls::HTTP_LUA, "inline_string": program.source});
     let owner = revision.id().to_string().into();
     let part = Part { owner, revision: revision.revision.to_string().into() };
-    Content { any: Rope::any(type_urls::HTTP_LUA, &lua), source, parts: vec![part] }
+    Content { any: Rope::any(type_urls::HTTP_LUA, &lua), source, parts: vec![part], fetched: Vec::new() }
 }
 
 #[cfg(test)]

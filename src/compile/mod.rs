@@ -31,6 +31,7 @@ mod shape;
 mod short_form;
 mod size;
 mod snapshots;
+mod staging;
 mod stub;
 #[cfg(test)]
 mod tests;
@@ -49,6 +50,7 @@ pub use mode::{Mode, capabilities_of};
 pub use offline::{Workload, select_offline};
 pub use select::select;
 pub use snapshots::compile;
+pub use staging::{InvalidModulesUrl, ModuleServer};
 pub use workloads::{MAX_WORKLOADS, representatives};
 
 use crate::model::{Capabilities, Plugin, PluginId, PluginRevision, ProxyTemplate, Revision, TemplateId};
@@ -61,6 +63,8 @@ pub struct Kind {
     pub namespace: Arc<str>,
     pub root_namespace: Arc<str>,
     pub capabilities: Capabilities,
+    /// Where the proxy fetches modules that it is told by digest; `None` where all travel inline.
+    pub by_digest: Option<Arc<ModuleServer>>,
     /// All that select the proxy, in the order in which they win a clash: own namespace before root, older, name.
     pub templates: Vec<Arc<ProxyTemplate>>,
     /// All that apply to the proxy, in the order in which they run.

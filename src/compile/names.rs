@@ -18,6 +18,9 @@ pub fn parse_chain(name: &str) -> Option<(&str, RangeInclusive<Position>)> {
     (!listener.is_empty() && first <= last).then_some((listener, first..=last))
 }
 
+/// Where proxies fetch modules.
+pub const MODULES_CLUSTER: &str = "wasmplane/modules";
+
 /// The upstream of a listener in the short form; it stays when `forwardTo` changes.
 pub fn cluster(listener: &str) -> String {
     format!("wasmplane/{listener}")

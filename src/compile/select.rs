@@ -30,6 +30,7 @@ pub fn select<'p, 't>(
         namespace: namespace.into(),
         root_namespace: root_namespace.into(),
         capabilities: proxy.capabilities,
+        by_digest: None,
         templates,
         plugins: members,
     }

@@ -55,15 +55,19 @@ pub fn listener(spec: &ListenerSpec) -> Listener {
 
 /// The cluster that the listener forwards to, if it does.
 pub fn cluster(spec: &ListenerSpec) -> Option<Cluster> {
-    let ForwardTo { host, port } = spec.forward_to.as_ref()?;
+    let forward_to = spec.forward_to.as_ref()?;
+    Some(cluster_of(names::cluster(&spec.name), forward_to))
+}
+
+/// A cluster of one upstream.
+pub fn cluster_of(name: String, ForwardTo { host, port }: &ForwardTo) -> Cluster {
     let (discovery, address) = match host {
         Host::Address(address) => (cluster::DiscoveryType::Static, address.to_string()),
         Host::Name(name) => (cluster::DiscoveryType::StrictDns, name.clone()),
     };
     let endpoint = Endpoint { address: Some(socket(address, *port)), ..Default::default() };
     let endpoint = LbEndpoint { host_identifier: Some(HostIdentifier::Endpoint(endpoint)), ..Default::default() };
-    let name = names::cluster(&spec.name);
-    Some(Cluster {
+    Cluster {
         name: name.clone(),
         cluster_discovery_type: Some(cluster::ClusterDiscoveryType::Type(discovery.into())),
         connect_timeout: Some(duration(Duration::from_secs(5))),
@@ -75,7 +79,7 @@ pub fn cluster(spec: &ListenerSpec) -> Option<Cluster> {
             ..Default::default()
         }),
         ..Default::default()
-    })
+    }
 }
 
 fn http(spec: &ListenerSpec) -> HttpConnectionManager {

@@ -11,9 +11,9 @@ use super::fill::{Filling, HttpFilling, fill};
 use super::merge::{Merged, MergedListener, merge};
 use super::plan::Plan;
 use super::stub::Stub;
-use super::{Compiled, Kind, Member, Mode, Problem, Run, emit};
+use super::{Compiled, Kind, Member, Mode, Problem, Run, emit, staging};
 use crate::model::{Plugin, Position};
-use crate::snapshot::{ResourceType, Snapshot};
+use crate::snapshot::{Resource, ResourceType, STAGING, Snapshot};
 
 /// Compiles a kind of proxy. Bad input is a problem beside the good output.
 pub fn compile(kind: &Kind) -> Compiled {
@@ -27,8 +27,14 @@ pub fn compile(kind: &Kind) -> Compiled {
         served.push(serve(kind, listener, plan, &merged, &mut problems));
     }
     problems.extend(unheeded_matches(kind));
+    let mut listeners: BTreeMap<_, _> =
+        served.iter().map(|it| (it.resource.name.clone(), it.resource.clone())).collect();
+    if let Some(server) = &kind.by_digest {
+        merged.clusters.extend(server.cluster().map(|it| (it.name.clone(), it.encode_to_vec().into())));
+        listeners.insert(STAGING.into(), Arc::new(staging_listener(&merged)));
+    }
     let snapshot = Snapshot {
-        listeners: served.iter().map(|it| (it.resource.name.clone(), it.resource.clone())).collect(),
+        listeners,
         clusters: emit::resources(ResourceType::Cluster, &merged.clusters, &merged),
         routes: emit::resources(ResourceType::Route, &merged.routes, &merged),
         endpoints: emit::resources(ResourceType::Endpoint, &merged.endpoints, &merged),
@@ -38,6 +44,13 @@ pub fn compile(kind: &Kind) -> Compiled {
     let carriers = plugins.iter().flat_map(|plugin| &plugin.carriers).cloned();
     let carriers = carriers.map(|(resource_type, name, version)| ((resource_type, name), version)).collect();
     Compiled { snapshot: Arc::new(snapshot), plugins, carriers, problems }
+}
+
+fn staging_listener(merged: &Merged) -> Resource {
+    let bytes = staging::listener().encode_to_vec().into();
+    let mut listener = emit::resource(ResourceType::Listener, STAGING, bytes, merged);
+    listener.references.push((ResourceType::ExtensionConfig, STAGING.into()));
+    listener
 }
 
 fn http_plugins(merged: &Merged, plans: &[Plan]) -> BTreeMap<String, HttpPlugins> {

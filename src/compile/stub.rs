@@ -13,6 +13,7 @@ use prost::Message as _;
 use super::content::rbac;
 use super::type_urls;
 use crate::model::{Plugin, PluginType, WithoutConfig};
+use crate::snapshot::STAGING;
 
 /// A filter whose configuration comes by ECDS.
 #[derive(Clone, Debug)]
@@ -40,6 +41,11 @@ impl Stub {
         };
         let name = plugin.id.extension_name(plugin.plugin_type);
         Self::new(name, plugin.plugin_type, plugin.fail_strategy.is_open(), types)
+    }
+
+    /// The way into the code cache. The static listener of a bootstrap says the same.
+    pub fn staging() -> Self {
+        Self::new(STAGING.into(), PluginType::Http, true, &[type_urls::HTTP_WASM, type_urls::HTTP_RBAC])
     }
 
     fn new(name: String, plugin_type: PluginType, is_open: bool, types: &[&str]) -> Self {

@@ -277,7 +277,7 @@ fn names_that_no_listener_of_ours_uses_are_answered_too() {
             other => panic!("{name}: {other:?}"),
         }
     }
-    for name in ["extensions.istio.io/wasmplugin/foreign.a", "wasmplane/staging", "auth", ""] {
+    for name in ["extensions.istio.io/wasmplugin/foreign.a", "wasmplane/other", "auth", ""] {
         assert!(compiled.snapshot.extensions.resolve(name).is_none(), "{name}");
     }
 }

@@ -1,6 +1,7 @@
 //! One plugin revision as Envoy's Wasm filter.
 //!
-//! Invariant: the module's bytes are shared, never copied; equal revisions give equal bytes.
+//! Invariant: the module's bytes are shared, never copied; equal revisions give equal bytes. The version is the same
+//! whether a module travels inline or by digest: what the proxy runs is the same.
 
 use std::time::Duration;
 
@@ -10,20 +11,48 @@ use prost::Message as _;
 use serde_json::{Value, json};
 
 use super::content::Content;
-use super::type_urls;
-use crate::model::{Code, EnvVarSource, FailStrategy, PluginRevision, PluginType, WasmOptions, WasmProgram};
-use crate::snapshot::{Part, Rope, Version};
+use super::{ModuleServer, type_urls};
+use crate::model::{Code, EnvVarSource, FailStrategy, Module, PluginRevision, PluginType, WasmOptions, WasmProgram};
+use crate::snapshot::{Attempt, Part, Rope, Version};
 
 const RUNTIME: &str = "envoy.wasm.runtime.v8";
 
-/// The filter of a revision, HTTP or network by the plugin's type.
-pub fn filter(revision: &PluginRevision, program: &WasmProgram) -> Content {
-    let plugin = &revision.plugin;
-    let id = plugin.id.to_string();
-    let type_url = match plugin.plugin_type {
+/// The filter of a revision, HTTP or network by the plugin's type; its module by digest where `by_digest` serves it.
+pub fn filter(revision: &PluginRevision, program: &WasmProgram, by_digest: Option<&ModuleServer>) -> Content {
+    let type_url = match revision.plugin.plugin_type {
         PluginType::Http => type_urls::HTTP_WASM,
         PluginType::Network => type_urls::NETWORK_WASM,
     };
+    let served = revision.module().filter(|module| by_digest.is_some_and(|server| server.serves(module)));
+    let remote = by_digest.zip(served).map(|(server, module)| remote(server, module, None));
+    let fetched = served.map(|module| module.digest).into_iter().collect();
+    Content { fetched, ..content(type_url, revision, program, remote) }
+}
+
+/// The same as a filter of the staging listener, which fetches the module: the very VM that the traffic's filter is going
+/// to have, so that Envoy compiles the module once.
+pub fn staged(revision: &PluginRevision, program: &WasmProgram, server: &ModuleServer, attempt: &Attempt) -> Content {
+    let remote = revision.module().map(|module| remote(server, module, Some(attempt)));
+    let staged = content(type_urls::HTTP_WASM, revision, program, remote);
+    let source = json!({"staged": staged.source, "token": attempt.token, "number": attempt.number});
+    // What is accepted there proves nothing but that the module is held.
+    Content { source, parts: Vec::new(), ..staged }
+}
+
+/// `AsyncDataSource.remote`.
+fn remote(server: &ModuleServer, module: &Module, attempt: Option<&Attempt>) -> Rope {
+    // envoy.config.core.v3.RemoteDataSource: http_uri = 1, sha256 = 2.
+    let mut source = Rope::new();
+    source.message(1, &Rope::encode(&server.source(&module.digest, attempt)));
+    source.string(2, &module.digest.to_string());
+    let mut code = Rope::new();
+    code.message(2, &source);
+    code
+}
+
+fn content(type_url: &str, revision: &PluginRevision, program: &WasmProgram, remote: Option<Rope>) -> Content {
+    let plugin = &revision.plugin;
+    let id = plugin.id.to_string();
     let vm_id = vm_id(revision, program);
     // serde_json writes compact text and sorts the keys of a map.
     let configuration = program.config.as_ref().map(|config| Value::from(config.clone()).to_string());
@@ -33,7 +62,7 @@ pub fn filter(revision: &PluginRevision, program: &WasmProgram) -> Content {
     let mut config = Rope::new();
     config.string(1, &id);
     config.string(2, revision.root_id());
-    config.message(3, &vm_config(revision, program, &vm_id));
+    config.message(3, &vm_config(revision, program, &vm_id, remote));
     if let Some(text) = &configuration {
         config.message(4, &Rope::any("type.googleapis.com/google.protobuf.StringValue", &Rope::encode(text)));
     }
@@ -55,7 +84,7 @@ pub fn filter(revision: &PluginRevision, program: &WasmProgram) -> Content {
         "reload_backoff": program.options.reload_backoff.map(|backoff| json!([backoff.base, backoff.max])),
     });
     let part = Part { owner: id.into(), revision: revision.revision.to_string().into() };
-    Content { any: Rope::any(type_url, &wasm), source, parts: vec![part] }
+    Content { any: Rope::any(type_url, &wasm), source, parts: vec![part], fetched: Vec::new() }
 }
 
 /// `PluginConfig.failure_policy`.
@@ -151,7 +180,8 @@ fn env(program: &WasmProgram) -> Vec<(&str, Option<&str>)> {
 }
 
 /// `envoy.extensions.wasm.v3.VmConfig`, by hand: prost would copy the module and shuffle the map.
-fn vm_config(revision: &PluginRevision, program: &WasmProgram, vm_id: &str) -> Rope {
+fn vm_config(revision: &PluginRevision, program: &WasmProgram, vm_id: &str, remote: Option<Rope>) -> Rope {
+    let is_remote = remote.is_some();
     let mut local = Rope::new();
     match &revision.code {
         // envoy.config.core.v3.DataSource: filename = 1, inline_bytes = 2.
@@ -159,13 +189,20 @@ fn vm_config(revision: &PluginRevision, program: &WasmProgram, vm_id: &str) -> R
         Code::OnProxy(path) => local.string(1, &path.display().to_string()),
         Code::InSpecification => {}
     }
-    let mut code = Rope::new();
-    code.message(1, &local);
+    let code = remote.unwrap_or_else(|| {
+        let mut code = Rope::new();
+        code.message(1, &local);
+        code
+    });
 
     let mut vm = Rope::new();
     vm.string(1, vm_id);
     vm.string(2, RUNTIME);
     vm.message(3, &code);
+    if is_remote {
+        // nack_on_code_cache_miss = 6: else the traffic's filter runs without its module until it is fetched (lab, exp04).
+        vm.push(vec![6 << 3, 1].into());
+    }
     let env = env(program);
     if !env.is_empty() {
         vm.message(7, &environment_variables(&env));
@@ -209,7 +246,7 @@ mod tests {
     }
 
     fn content(revision: &PluginRevision) -> Content {
-        filter(revision, revision.plugin.wasm().unwrap())
+        filter(revision, revision.plugin.wasm().unwrap(), None)
     }
 
     fn id_of(revision: &PluginRevision) -> String {

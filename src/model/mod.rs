@@ -22,7 +22,7 @@ pub use plugin::{
     TargetReference, TrafficMatch, WasmOptions, WasmProgram, WorkloadMode, WorkloadTarget,
 };
 pub use plugin_id::{InvalidPluginId, PluginId, PluginKind};
-pub use proxy::{Capabilities, EnvoyVersion, GATEWAY_NAME, Proxy, ProxyFacts, Selector};
+pub use proxy::{Capabilities, EnvoyVersion, GATEWAY_NAME, ModuleDelivery, Proxy, ProxyFacts, Selector};
 pub use revision::{PluginEntry, PluginRevision, Revision};
 pub use template::{
     Direction, ForwardTo, Host, ListenerProtocol, ListenerSpec, NativeKind, NativeResource, ProxyTemplate, TemplateId,

@@ -65,6 +65,16 @@ impl Default for Capabilities {
     }
 }
 
+/// How modules reach a proxy (design, section 4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ModuleDelivery {
+    /// Inside the resources that name them.
+    #[default]
+    Inline,
+    /// The proxy fetches each once and keeps it; resources name its digest.
+    Digest,
+}
+
 /// A connected proxy, as its xDS node describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proxy {
@@ -91,6 +101,8 @@ pub struct ProxyFacts {
     /// Plugins that had no module when this proxy started: their fail strategy stands in for them here, until they
     /// are ready.
     pub stand_ins: BTreeSet<PluginId>,
+    /// Digest until it fell back.
+    pub delivery: ModuleDelivery,
 }
 
 #[cfg(test)]

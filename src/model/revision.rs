@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::{Code, Digest, EnvVarSource, ModuleState, Plugin, PluginId, PluginType, Program, WasmOptions, WasmProgram};
+use super::{
+    Code, Digest, EnvVarSource, Module, ModuleState, Plugin, PluginId, PluginType, Program, WasmOptions, WasmProgram,
+};
 
 /// Hash of what Envoy would be given for a plugin: code, configuration, environment, fail strategy. Not of where
 /// the plugin applies or stands, so that a refused revision stays refused when it is moved.
@@ -48,6 +50,14 @@ impl PluginRevision {
     /// Envoy's `root_id`.
     pub fn root_id(&self) -> &str {
         self.plugin.wasm().map(|program| root_id(program, &self.code)).unwrap_or_default()
+    }
+
+    /// The module that wasmplane delivers, if it does.
+    pub fn module(&self) -> Option<&Arc<Module>> {
+        match &self.code {
+            Code::Module(module) => Some(module),
+            Code::OnProxy(_) | Code::InSpecification => None,
+        }
     }
 }
 

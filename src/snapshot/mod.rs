@@ -11,6 +11,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::model::Digest;
+
 pub use resource::{Part, Resource, ResourceType};
 pub use rope::Rope;
 pub use version::Version;
@@ -24,6 +26,20 @@ pub enum Extension {
     PassThrough(Arc<Resource>),
 }
 
+/// The listener that is bound to no port, and its one ECDS name: modules come into a proxy's code cache through it
+/// before anything in the traffic's way names them (design, section 5, rule 13).
+pub const STAGING: &str = "wasmplane/staging";
+
+/// One try to bring a module into a proxy's code cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    pub digest: Digest,
+    /// Tells the module server which stream fetches.
+    pub token: u64,
+    /// Envoy remembers the hash of what it refused: each attempt has bytes of its own.
+    pub number: u32,
+}
+
 /// Answers for ECDS names, which a proxy may subscribe to without any listener of ours.
 pub trait Extensions: Send + Sync + fmt::Debug {
     /// `None` for a name that is malformed or of a foreign namespace: those get silence.
@@ -32,6 +48,17 @@ pub trait Extensions: Send + Sync + fmt::Debug {
     /// The resource of `name` with the parts of these owners beside its own, for as long as they must not leave it yet.
     /// `None` where there is no such thing.
     fn resolve_with(&self, _name: &str, _owners: &[&str]) -> Option<Arc<Resource>> {
+        None
+    }
+
+    /// The resource of `name` with all its modules inside, as far as they fit: for a proxy that cannot fetch, or not
+    /// yet. `None` where there is no such thing.
+    fn inline(&self, _name: &str) -> Option<Arc<Resource>> {
+        None
+    }
+
+    /// What the name [`STAGING`] holds during the attempt. `None` for a module of no resource here.
+    fn staged(&self, _attempt: &Attempt) -> Option<Arc<Resource>> {
         None
     }
 }

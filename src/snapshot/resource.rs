@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use super::{Rope, Version};
+use crate::model::Digest;
 
 /// The xDS types that wasmplane serves, in the order in which additions go out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -78,6 +79,8 @@ pub struct Resource {
     pub references: Vec<(ResourceType, String)>,
     /// What accepting this resource proves. Empty where nothing can be refused. Outlives the bytes where it is kept.
     pub parts: Arc<[Part]>,
+    /// Modules that the client must hold in its code cache before it is sent this.
+    pub fetched: Arc<[Digest]>,
     /// What to send in its place when the client refuses it and holds nothing yet.
     pub stand_in: Option<Arc<Resource>>,
     delta_field: OnceLock<Rope>,
@@ -93,6 +96,7 @@ impl Resource {
             body,
             references: Vec::new(),
             parts: Arc::default(),
+            fetched: Arc::default(),
             stand_in: None,
             delta_field: OnceLock::new(),
             sotw_field: OnceLock::new(),

@@ -74,6 +74,7 @@ fn kind(chain: bool) -> Kind {
         namespace: "shop".into(),
         root_namespace: "istio-system".into(),
         capabilities: Capabilities { chain, wasm: true },
+        by_digest: None,
         templates: vec![Arc::new(template())],
         plugins: plugins.into(),
     }
