@@ -15,7 +15,7 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    Serve(commands::serve::Args),
+    Serve(Box<commands::serve::Args>),
     Validate(commands::validate::Args),
     Explain(commands::explain::Args),
     Diff(commands::diff::Args),

@@ -46,7 +46,7 @@ impl Server {
         let mut command = Command::new(&args.server);
         command
             .arg("serve")
-            .args(["--xds-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
+            .args(["--xds-listen", "127.0.0.1:0", "--modules-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
             .args(["--config".as_ref(), below("config").as_os_str()])
             .args(["--module-files".as_ref(), below("modules").as_os_str()])
             .args(["--data-dir".as_ref(), below("data").as_os_str()])

@@ -172,6 +172,28 @@ dynamic_resources:
   cds_config: {{ads: {{}}, resource_api_version: V3}}
 
 static_resources:
+  listeners:
+  # Bound to no port and without traffic: modules are fetched through it before anything that serves requests names them.
+  - name: wasmplane/staging
+    bind_to_port: false
+    address: {{socket_address: {{address: 127.0.0.1, port_value: 1}}}}
+    filter_chains:
+    - filters:
+      - name: envoy.filters.network.http_connection_manager
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: wasmplane/staging
+          route_config: {{name: wasmplane/staging}}
+          http_filters:
+          - name: wasmplane/staging
+            config_discovery:
+              config_source: {{ads: {{}}, resource_api_version: V3}}
+              default_config: {{"@type": type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC}}
+              type_urls:
+              - type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm
+              - type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC
+          - name: envoy.filters.http.router
+            typed_config: {{"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}
   clusters:
   - name: wasmplane-xds
     type: {cluster_type}

@@ -55,7 +55,7 @@ impl From<Outcome> for ExitCode {
 /// Runs one command to its end.
 pub fn run(command: Command) -> anyhow::Result<Outcome> {
     match command {
-        Command::Serve(args) => serve::run(args),
+        Command::Serve(args) => serve::run(*args),
         Command::Validate(args) => validate::run(args),
         Command::Explain(args) => explain::run(args),
         Command::Diff(args) => diff::run(args),

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::admin_client::{ServerArgs, block_on};
 use super::{Format, Outcome, mode_name, state_name, table};
-use crate::protobuf::admin::{ListProxiesRequest, Proxy};
+use crate::protobuf::admin::{ListProxiesRequest, ModuleDelivery, Proxy};
 
 /// Connected proxies of a running control plane, and what runs on each.
 #[derive(Debug, clap::Args)]
@@ -39,7 +39,7 @@ fn text(proxies: &[Proxy]) -> String {
     if proxies.is_empty() {
         return "no proxy is connected\n".into();
     }
-    let head = ["ID", "NAMESPACE", "ENVOY", "MODE", "STREAMS", "PLUGINS", "NOT PROGRAMMED"];
+    let head = ["ID", "NAMESPACE", "ENVOY", "MODE", "MODULES", "STREAMS", "PLUGINS", "NOT PROGRAMMED"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     for proxy in proxies {
         let others: Vec<_> = proxy
@@ -54,12 +54,21 @@ fn text(proxies: &[Proxy]) -> String {
             proxy.namespace.clone(),
             if proxy.envoy_version.is_empty() { "unknown".into() } else { proxy.envoy_version.clone() },
             mode_name(proxy.mode()).into(),
+            delivery_name(proxy.module_delivery()).into(),
             proxy.streams.join(", "),
             proxy.plugins.len().to_string(),
             others.join("; "),
         ]);
     }
     table::render(&rows)
+}
+
+fn delivery_name(delivery: ModuleDelivery) -> &'static str {
+    match delivery {
+        ModuleDelivery::Unspecified => "unknown",
+        ModuleDelivery::Inline => "inline",
+        ModuleDelivery::Digest => "digest",
+    }
 }
 
 fn view(proxy: &Proxy) -> Value {
@@ -88,5 +97,7 @@ fn view(proxy: &Proxy) -> Value {
         "streams": proxy.streams,
         "plugins": plugins,
         "errors": proxy.errors,
+        "moduleDelivery": delivery_name(proxy.module_delivery()),
+        "moduleDeliveryReason": proxy.module_delivery_reason,
     })
 }

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::network::NetworkArgs;
 use super::{Outcome, folders, parse_duration};
 use crate::modules::{STORE_MAX_BYTES, TagRefresh};
+use crate::plane::DeliveryMode;
 use crate::xds::{AdmissionLimits, TlsFiles};
 use crate::{plane, telemetry};
 
@@ -25,6 +26,16 @@ pub struct Args {
     /// Where proxies connect: ADS and the separate services.
     #[arg(long, value_name = "ADDRESS", env = "WASMPLANE_XDS_LISTEN", default_value = "127.0.0.1:18000")]
     xds_listen: SocketAddr,
+    /// Where proxies fetch modules that they are told by digest.
+    #[arg(long, value_name = "ADDRESS", env = "WASMPLANE_MODULES_LISTEN", default_value = "127.0.0.1:18001")]
+    modules_listen: SocketAddr,
+    /// What proxies are told of it, http://HOST:PORT. With https the proxies' bootstrap has the cluster
+    /// wasmplane/modules. [default: derived from --modules-listen, for proxies on this machine]
+    #[arg(long, value_name = "URL", env = "WASMPLANE_MODULES_URL")]
+    modules_url: Option<String>,
+    /// How modules reach proxies.
+    #[arg(long, value_enum, env = "WASMPLANE_MODULE_DELIVERY", default_value_t)]
+    module_delivery: DeliveryMode,
     /// Admin API, /livez, /readyz and /metrics.
     #[arg(long, value_name = "ADDRESS", env = "WASMPLANE_ADMIN_LISTEN", default_value = "127.0.0.1:18002")]
     admin_listen: SocketAddr,
@@ -83,6 +94,9 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
         config: args.config,
         root_namespace: args.root_namespace,
         xds_listen: args.xds_listen,
+        modules_listen: args.modules_listen,
+        modules_url: args.modules_url,
+        module_delivery: args.module_delivery,
         admin_listen: args.admin_listen,
         data_dir: args.data_dir.unwrap_or_else(default_data_dir),
         module_files: args.module_files,
@@ -142,6 +156,13 @@ impl Args {
                 "--xds-listen {}: in plain text, anyone there could read plugin configurations: give --xds-tls-cert, \
                  -key and -client-ca, listen on loopback, or say --insecure-plaintext",
                 self.xds_listen
+            );
+        }
+        if self.module_delivery != DeliveryMode::Inline && !self.modules_listen.ip().is_loopback() {
+            bail!(
+                "--modules-listen {}: modules go out in plain text there: listen on loopback, maybe behind a server that \
+                 speaks TLS and is named by --modules-url, or say --insecure-plaintext",
+                self.modules_listen
             );
         }
         if !self.admin_listen.ip().is_loopback() {

@@ -4,6 +4,7 @@
 
 mod admin;
 mod csds;
+mod delivery;
 mod diff;
 mod explain;
 mod fleet;
@@ -39,14 +40,17 @@ use tokio::sync::watch::{Receiver, Sender};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+pub use self::delivery::DeliveryMode;
 pub use self::diff::{Subject, diff};
 pub use self::explain::{fault, say_once, view as view_explanation, warning};
 
 use self::admin::{AdminState, Gauges, Query};
+use self::delivery::Deliveries;
 use self::fleet::{FleetDoor, FleetEvents};
 use self::reconcile::Reconciler;
 use self::tasks::Tasks;
 use self::watch::Rollouts;
+use crate::model::Digest;
 use crate::modules::{self, Modules};
 use crate::protobuf::admin::ListPluginsResponse;
 use crate::sources::{self, Directory, Loaded};
@@ -59,6 +63,10 @@ pub struct Settings {
     pub config: Vec<PathBuf>,
     pub root_namespace: String,
     pub xds_listen: SocketAddr,
+    pub modules_listen: SocketAddr,
+    /// What proxies are told of the module server; derived from where it listens without.
+    pub modules_url: Option<String>,
+    pub module_delivery: DeliveryMode,
     pub admin_listen: SocketAddr,
     pub data_dir: PathBuf,
     /// Folders in which `file://` is read by the control plane itself.
@@ -80,6 +88,8 @@ pub struct Settings {
 pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Result<()> {
     let tls = settings.tls.map(xds::Tls::open).transpose()?;
     let xds_listener = listen("xds", settings.xds_listen)?;
+    let (module_listener, deliveries) =
+        open_modules(settings.module_delivery, settings.modules_listen, settings.modules_url.as_deref())?;
     let admin_listener = listen("admin", settings.admin_listen)?;
     let _lock = lock::lock(&settings.data_dir)?;
 
@@ -102,7 +112,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
     let refusals = refusals::Refusals::open(&settings.data_dir, &scribe);
     // From here on, the writer ends with the reconciler.
     drop(scribe);
-    let reconciler = Reconciler::new(settings.root_namespace, refusals, memory, pushes);
+    let reconciler = Reconciler::new(settings.root_namespace, refusals, memory, pushes, deliveries);
 
     let (door, events) = FleetDoor::new();
     let (queries, asked) = mpsc::channel(admin::QUERIES);
@@ -125,11 +135,16 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
         transport: xds::Transport { tls, max_connection_age: settings.max_connection_age },
         recordings,
         ready: Some(serves),
+        fetches: module_listener.is_some().then(xds::Exchange::default),
     };
 
     let mut tasks = Tasks::new(shutdown.clone());
     let inputs = Inputs { directory: directory.watch(), modules: modules.clone(), events, asked };
     tasks.spawn("configuration", directory.run(shutdown.clone()));
+    if let Some((listener, exchange)) = module_listener.zip(options.fetches.clone()) {
+        let heard_by = Arc::new(Heard(exchange));
+        tasks.spawn("module port", modules::serve(listener, modules.clone(), heard_by, shutdown.clone()));
+    }
     tasks.spawn("modules", modules.run(shutdown.clone()));
     tasks.spawn("memory", writer.run());
     tasks.spawn("reconciler", reconcile(reconciler, inputs, changes, ready, shutdown.clone()));
@@ -137,6 +152,31 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
     tasks.spawn("xDS port", xds::serve(xds_listener, Arc::new(door), options, xds_metrics, shutdown));
     tasks.spawn_fallible("admin port", async { Ok(admin::serve(admin_listener, state).await?) });
     tasks.wait().await
+}
+
+/// The module server's socket, where modules are delivered by digest, and to whom.
+fn open_modules(
+    mode: DeliveryMode,
+    listen_at: SocketAddr,
+    url: Option<&str>,
+) -> anyhow::Result<(Option<TcpListener>, Deliveries)> {
+    let listener = (mode != DeliveryMode::Inline).then(|| listen("modules", listen_at)).transpose()?;
+    let address = listener.as_ref().map_or(Ok(listen_at), TcpListener::local_addr)?;
+    let deliveries = Deliveries::new(mode, address, url).with_context(|| format!("--modules-url {url:?}"))?;
+    Ok((listener, deliveries))
+}
+
+/// Passes what proxies fetch on to their streams.
+struct Heard(xds::Exchange);
+
+impl modules::FetchListener for Heard {
+    fn began(&self, token: u64, digest: Digest) {
+        self.0.began(token, digest);
+    }
+
+    fn ended(&self, token: u64, digest: Digest, is_whole: bool) {
+        self.0.ended(token, digest, is_whole);
+    }
 }
 
 /// Connections that may wait to be accepted. A fleet that is cut off comes back at once, and one that finds no room

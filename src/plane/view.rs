@@ -7,7 +7,7 @@ use super::node_matcher::Matchers;
 use super::proxies::{Connected, ProxyKey};
 use super::reconcile::Reconciler;
 use crate::compile::{Carried, DISABLED, Mode, Run};
-use crate::model::{Code, ModuleState, PluginEntry, PluginId, PluginRevision, Proxy};
+use crate::model::{Code, ModuleDelivery, ModuleState, PluginEntry, PluginId, PluginRevision, Proxy};
 use crate::protobuf::admin;
 use crate::rollout::{PluginState, PluginSummary, ResourceStatus, StateKind};
 use crate::xds::{Protocol, Service, StreamId};
@@ -132,6 +132,8 @@ impl Reconciler {
                 })
                 .collect(),
             errors: connected.progress.errors(),
+            module_delivery: view_delivery(connected.facts.delivery).into(),
+            module_delivery_reason: connected.why_inline.into(),
         }
     }
 
@@ -240,6 +242,13 @@ pub(super) fn view_mode(mode: Mode) -> admin::Mode {
         Mode::Chain => admin::Mode::Chain,
         Mode::Filter => admin::Mode::Filter,
         Mode::NoWasm => admin::Mode::NoWasm,
+    }
+}
+
+fn view_delivery(delivery: ModuleDelivery) -> admin::ModuleDelivery {
+    match delivery {
+        ModuleDelivery::Inline => admin::ModuleDelivery::Inline,
+        ModuleDelivery::Digest => admin::ModuleDelivery::Digest,
     }
 }
 

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use super::held::TypeState;
 use super::schedule::{Target, extension_names};
 use super::session::{Reaction, Session};
-use crate::snapshot::{Extension, Resource, ResourceType, Snapshot, Version};
+use super::staging::is_staging;
+use crate::snapshot::{Extension, Resource, ResourceType, STAGING, Snapshot, Version};
 
 /// How long an unproven resource is held back for ECDS subscriptions that a listener in flight will cause. Envoy
 /// sends them before it acknowledges the listener; a client that never acknowledges is not waited for.
@@ -24,7 +25,7 @@ impl Session {
     /// ECDS: one resource per response, and the next for a name only after the answer to the one before (rule 3).
     pub(super) fn plan_extensions(&mut self, snapshot: &Snapshot, now: Instant, reaction: &mut Reaction) {
         let Some(state) = self.types.get(&ResourceType::ExtensionConfig) else { return };
-        let target: Target = state
+        let mut target: Target = state
             .subscription
             .names
             .iter()
@@ -32,6 +33,11 @@ impl Session {
             .collect();
         self.report_unanswered(&target, reaction);
         self.recognise(ResourceType::ExtensionConfig, &target, reaction);
+        let (held_back, wanted) = self.hold_back(&mut target, snapshot, now);
+        let is_settled = held_back.is_empty() && self.types[&ResourceType::ExtensionConfig].is_settled(&target);
+        if let Some(staged) = self.plan_staging(wanted, is_settled, snapshot, now, reaction) {
+            target.insert(STAGING.to_owned(), staged);
+        }
 
         for resource in self.roll_backs() {
             self.send(ResourceType::ExtensionConfig, vec![resource], Vec::new(), now, reaction);
@@ -57,6 +63,7 @@ impl Session {
         if !is_ring {
             due.retain(|resource| !waits_for_join(resource));
         }
+        due.retain(|resource| !held_back.contains(&resource.name));
         // What cannot fail goes first, and what replaces something that works goes last (rule 11).
         due.sort_by_cached_key(|resource| {
             (!self.proofs.cover(self.build, resource), state.has_accepted(&resource.name))
@@ -157,6 +164,12 @@ impl TypeState {
         resources.map(|resource| (resource.name.as_str(), &resource.version))
     }
 
+    /// Whether all traffic's names hold what they are to hold, and nothing but attempts is on its way.
+    fn is_settled(&self, target: &Target) -> bool {
+        self.in_flight.iter().all(is_staging)
+            && target.values().all(|resource| resource.name == STAGING || !self.is_due(resource))
+    }
+
     /// Whether the client has to be sent this ECDS resource, and has not refused it.
     fn is_due(&self, resource: &Resource) -> bool {
         self.differs(resource) && !self.has_refused(resource)
@@ -167,7 +180,7 @@ impl TypeState {
     }
 
     /// ECDS: whether the client has accepted or refused anything under this name.
-    fn has_answered(&self, name: &str) -> bool {
+    pub(super) fn has_answered(&self, name: &str) -> bool {
         self.held.get(name).is_some_and(|held| held.accepted.is_some() || !held.refused.is_empty())
     }
 

@@ -37,6 +37,8 @@ pub struct Hello {
 #[derive(Debug)]
 pub enum Report {
     Delivered(StreamId, Delivery),
+    /// Modules travel inline from now on, for the life of this client, and why.
+    FellBack(StreamId, &'static str),
     Gone(StreamId),
 }
 
@@ -58,6 +60,11 @@ pub struct Connection {
 }
 
 impl Connection {
+    pub fn fell_back(&self, reason: &'static str) {
+        // As below.
+        let _ = self.reports.send(Report::FellBack(self.id, reason));
+    }
+
     pub fn deliver(&self, delivery: Delivery) {
         // Fails only when the process is about to end.
         let _ = self.reports.send(Report::Delivered(self.id, delivery));

@@ -136,6 +136,21 @@ impl TypeState {
         response.resources
     }
 
+    /// ECDS: the NACK may come of what the client has forgotten. What it runs is sent again at once, as after a refusal,
+    /// and then this once more. False where there is nothing to send before, so that it would be acknowledged falsely.
+    pub fn put_back(&mut self, response: &Response) -> bool {
+        let [resource] = &response.resources[..] else { return false };
+        let Some(held) = self.held.get_mut(&resource.name) else { return false };
+        held.roll_back = match &held.accepted {
+            Some(accepted) => accepted.resource.clone(),
+            None => resource.stand_in.clone(),
+        };
+        let is_put_back = held.roll_back.is_some();
+        let later = self.in_flight.iter_mut().filter(|later| is_put_back && later.nonce > response.nonce);
+        later.for_each(|later| later.counts_refused = true);
+        is_put_back
+    }
+
     /// Records the NACK of listeners, clusters, routes or endpoints; returns those that the client did not hold before.
     /// Any of them may be the bad one, and the others may have been applied.
     pub fn refuse_set(&mut self, response: Response, now: Instant) -> Vec<Arc<Resource>> {

@@ -23,11 +23,13 @@ mod session;
 mod size;
 mod sotw;
 mod split;
+mod staging;
 mod stream;
 mod subscription;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod transfers;
 mod wire;
 
 use std::sync::Arc;
@@ -47,6 +49,7 @@ pub use node::proxy_of;
 pub use recorder::{Answer, Entry, Names, Recording, Recordings, Resources, Said};
 pub use session::{Limits, Protocol, Reaction, Response, Session};
 pub use tls::{Tls, TlsError, TlsFiles};
+pub use transfers::Exchange;
 
 /// How a server is run.
 #[derive(Default)]
@@ -58,6 +61,8 @@ pub struct Options {
     pub recordings: Recordings,
     /// Whether streams are answered by now, for gRPC health; from the start on without.
     pub ready: Option<watch::Receiver<bool>>,
+    /// What the module server tells of proxies' fetches; `None` where nothing is delivered by digest.
+    pub fetches: Option<Exchange>,
 }
 
 /// Serves discovery, gRPC health and reflection until `shutdown`, then ends every stream with UNAVAILABLE.
@@ -76,6 +81,7 @@ pub async fn serve(
         metrics,
         admission,
         recordings: options.recordings,
+        fetches: options.fetches,
     };
     accept::serve(listener, options.transport, Arc::new(shared), options.ready, shutdown).await;
 }

@@ -104,6 +104,13 @@ impl Session {
             }
             // An Envoy that says a version has finished its start; but what it holds may be out of date.
             state.owes_answer = state.subscription.is_wildcard && !is_all;
+            if resource_type == ResourceType::ExtensionConfig && !is_all {
+                // Its filters run something, though it cannot be known what of each name.
+                for name in state.subscription.names.clone() {
+                    let unknown = Accepted { version: claimed.clone(), resource: None, is_certain: false };
+                    state.held.entry(name).or_default().accepted.get_or_insert(unknown);
+                }
+            }
         }
         for (name, resource) in target {
             let Some(held) = state.held.get_mut(name) else { continue };
@@ -203,7 +210,7 @@ impl Session {
         let unsettled = self.types.get(&ResourceType::ExtensionConfig).is_some_and(|state| {
             due.iter().any(|resource| extension_names(resource).any(|name| state.is_in_flight(name)))
         });
-        adds_clusters || unsettled
+        adds_clusters || unsettled || (resource_type == ResourceType::Listener && self.staging.holds_listeners())
     }
 
     /// Delta: sends in as many responses as the limit on their size demands; what is removed goes first.
@@ -285,7 +292,10 @@ impl Session {
         let mut versions: BTreeMap<&str, &Version> = BTreeMap::new();
         if resource_type == ResourceType::ExtensionConfig {
             for (name, held) in &state.held {
-                versions.extend(held.accepted.as_ref().map(|accepted| (name.as_str(), &accepted.version)));
+                // What is not known to be held is no part of what the client will say.
+                let known =
+                    held.accepted.as_ref().filter(|accepted| accepted.is_certain || accepted.resource.is_some());
+                versions.extend(known.map(|accepted| (name.as_str(), &accepted.version)));
             }
             let in_flight = state.in_flight.iter().flat_map(|response| &response.resources);
             let in_flight = in_flight.filter(|resource| state.subscription.covers(&resource.name));

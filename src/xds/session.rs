@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use super::delivery::{Delivery, Outcome, Proofs, bounded};
 use super::held::{Accepted, Held, TypeState};
+use super::staging::{Staging, is_staging};
 use super::subscription::{Changed, Subscription};
 use crate::model::EnvoyVersion;
-use crate::snapshot::{Resource, ResourceType, Snapshot, Version};
+use crate::snapshot::{Resource, ResourceType, STAGING, Snapshot, Version};
 
 /// Which of the two protocols a stream speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -59,6 +60,8 @@ pub struct Reaction {
     pub deliveries: Vec<Delivery>,
     /// ECDS names that nothing stands behind: malformed, of a foreign namespace, or of a plugin without module.
     pub unanswered: Vec<String>,
+    /// Why modules travel inline from now on, where that has just turned out.
+    pub fell_back: Option<&'static str>,
     /// When to ask again although nothing happened.
     pub wake_at: Option<Instant>,
 }
@@ -76,6 +79,7 @@ pub struct Session {
     pub(super) named: BTreeSet<String>,
     /// How long a cluster, route, endpoint or ECDS name stays for the sake of connections that may still use it.
     pub(super) spared_until: BTreeMap<(ResourceType, String), Instant>,
+    pub(super) staging: Staging,
     /// All that the snapshot asks for was sent: the ACK of an ECDS resource gives nothing to do.
     pub(super) has_sent_all: bool,
     next_nonce: u64,
@@ -91,9 +95,15 @@ impl Session {
             types: BTreeMap::new(),
             named: BTreeSet::new(),
             spared_until: BTreeMap::new(),
+            staging: Staging::default(),
             has_sent_all: false,
             next_nonce: 1,
         }
+    }
+
+    /// What the module server knows this client by.
+    pub fn identify(&mut self, token: u64) {
+        self.staging.identify(token);
     }
 
     /// The snapshot has changed, or the time to wake has come.
@@ -188,6 +198,9 @@ impl Session {
     }
 
     pub(super) fn acknowledge(&mut self, response: Response, now: Instant) -> Vec<Delivery> {
+        if is_staging(&response) {
+            self.staging_answered(&response, true, now);
+        }
         let Some(state) = self.types.get_mut(&response.resource_type) else { return Vec::new() };
         let replaced = match self.protocol {
             Protocol::Sotw => state.give_up_missing(&response),
@@ -207,12 +220,26 @@ impl Session {
         for resource in &accepted {
             self.proofs.record(self.build, resource);
         }
-        accepted.into_iter().map(|resource| Delivery { resource, outcome: Outcome::Accepted }).collect()
+        // The name of attempts is also that of a listener.
+        let is_told = |resource: &Arc<Resource>| {
+            resource.resource_type != ResourceType::ExtensionConfig || resource.name != STAGING
+        };
+        let deliver = |resource| Delivery { resource, outcome: Outcome::Accepted };
+        accepted.into_iter().filter(is_told).map(deliver).collect()
     }
 
     pub(super) fn refuse(&mut self, response: Response, message: &str, now: Instant) -> Vec<Delivery> {
         self.has_sent_all = false;
         let Some(state) = self.types.get_mut(&response.resource_type) else { return Vec::new() };
+        if is_staging(&response) {
+            self.staging_answered(&response, false, now);
+            self.types.entry(ResourceType::ExtensionConfig).and_modify(|state| drop(state.refuse_extension(response)));
+            return Vec::new();
+        }
+        let is_in_doubt = |resource: &Arc<Resource>| self.staging.doubts(resource, now);
+        if response.resources.iter().any(is_in_doubt) && state.put_back(&response) {
+            return Vec::new();
+        }
         let refused = match response.resource_type {
             ResourceType::ExtensionConfig => state.refuse_extension(response),
             _ => state.refuse_set(response, now),

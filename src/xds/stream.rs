@@ -30,6 +30,7 @@ use super::node::proxy_of;
 use super::recorder::{Recorder, Recordings};
 use super::session::{Limits, Protocol, Reaction, Session};
 use super::size::check_node;
+use super::transfers::{Exchange, Line, Transfers};
 use super::wire;
 use crate::snapshot::{ResourceType, Snapshot};
 
@@ -50,6 +51,7 @@ pub(super) struct Shared {
     pub metrics: Metrics,
     pub admission: Admission,
     pub recordings: Recordings,
+    pub fetches: Option<Exchange>,
 }
 
 /// Where a stream comes from, and its place here.
@@ -65,6 +67,7 @@ struct Client {
     connection: Connection,
     snapshots: WatchStream<Option<Arc<Snapshot>>>,
     snapshot: Option<Arc<Snapshot>>,
+    line: Option<(Line, WatchStream<Transfers>)>,
     node_id: String,
     recorder: Recorder,
 }
@@ -113,8 +116,10 @@ impl<R: DiscoveryMessage> DiscoveryStream<R> {
             return Err(self.guest.farewell.status());
         }
         while self.outgoing.is_empty() {
-            let has_progressed =
-                self.poll_snapshot(context)? | self.poll_request(context)? | self.poll_wake(context)?;
+            let has_progressed = self.poll_snapshot(context)?
+                | self.poll_fetches(context)
+                | self.poll_request(context)?
+                | self.poll_wake(context)?;
             if !has_progressed {
                 break;
             }
@@ -138,6 +143,16 @@ impl<R: DiscoveryMessage> DiscoveryStream<R> {
             Poll::Ready(None) => Err(Status::unavailable("the control plane is shutting down, connect again")),
             Poll::Pending => Ok(false),
         }
+    }
+
+    fn poll_fetches(&mut self, context: &mut Context<'_>) -> bool {
+        let Some(client) = &mut self.client else { return false };
+        let Some((_, transfers)) = &mut client.line else { return false };
+        let Poll::Ready(Some(transfers)) = Pin::new(transfers).poll_next(context) else { return false };
+        let now = Instant::now().into_std();
+        let reaction = client.session.on_transfers(transfers, client.snapshot.as_deref(), now);
+        self.react(reaction);
+        true
     }
 
     fn poll_request(&mut self, context: &mut Context<'_>) -> Result<bool, Status> {
@@ -213,7 +228,8 @@ impl<R: DiscoveryMessage> DiscoveryStream<R> {
             tracing::debug!(type_url = head.type_url, node = client.node_id, "type is not served");
             return Ok(());
         };
-        if let Some(error) = head.error.map(bounded) {
+        let is_attempt = request.answers().is_some_and(|nonce| client.session.is_attempt(resource_type, nonce));
+        if let Some(error) = head.error.map(bounded).filter(|_| !is_attempt) {
             tracing::warn!(node = client.node_id, type_url = head.type_url, error, "resources rejected");
         }
         let subscription = client.session.subscription(resource_type);
@@ -252,8 +268,15 @@ impl<R: DiscoveryMessage> DiscoveryStream<R> {
             is_new_process,
             peer: self.guest.peer,
         });
+        let mut session = Session::new(R::PROTOCOL, build, self.shared.proofs.clone(), self.shared.limits);
+        let line = self.shared.fetches.as_ref().map(Exchange::open).map(|line| {
+            session.identify(line.token);
+            let transfers = WatchStream::from_changes(line.transfers.clone());
+            (line, transfers)
+        });
         Ok(Client {
-            session: Session::new(R::PROTOCOL, build, self.shared.proofs.clone(), self.shared.limits),
+            session,
+            line,
             snapshots: WatchStream::new(connection.snapshots.clone()),
             snapshot: None,
             recorder: self.shared.recordings.begin(connection.id, node_id.clone(), self.service, R::PROTOCOL),
@@ -268,6 +291,10 @@ impl<R: DiscoveryMessage> DiscoveryStream<R> {
             let (reason, count) =
                 ("malformed, of a namespace out of reach, or of a plugin without module", reaction.unanswered.len());
             tracing::warn!(node = client.node_id, name = first, count, reason, "extension names are not answered");
+        }
+        if let Some(reason) = reaction.fell_back {
+            tracing::warn!(node = client.node_id, reason, "modules travel inline");
+            client.connection.fell_back(reason);
         }
         for delivery in reaction.deliveries {
             match delivery.outcome {

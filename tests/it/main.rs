@@ -14,6 +14,7 @@ mod inspect_images;
 mod listener_bytes;
 mod real_bootstraps;
 mod real_csds;
+mod real_digest;
 mod real_fleet;
 mod real_hitless;
 mod real_images;

@@ -1,7 +1,6 @@
 //! What each kind of change costs traffic: short requests over HTTP/1.1 and HTTP/2, and requests that take longer than the
 //! change. `hitless_report` makes a table of many of them.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -13,14 +12,14 @@ use crate::support::http::{Connection, Version};
 use crate::support::load::{Load, LoadReport};
 use crate::support::scene::{Scene, native, native_chain, native_cluster, native_listener, plugin};
 use crate::support::upstream::Upstream;
-use crate::support::{modules, wait_until};
+use crate::support::{by_digest, modules, wait_until};
 
 const CONNECTIONS: u64 = 3;
 const BOTH: [Version; 2] = [Version::One, Version::Two];
 
 /// A kind of change, as operators make them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub enum Kind {
     EditConfiguration,
     AddAndRemove,
     Reorder,
@@ -35,7 +34,7 @@ enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 10] = [
+    pub const ALL: [Self; 10] = [
         Self::EditConfiguration,
         Self::AddAndRemove,
         Self::Reorder,
@@ -64,7 +63,7 @@ impl Kind {
     }
 
     /// Changes of HTTP plugins alone: in chain mode they must touch no listener.
-    fn is_of_plugins(self) -> bool {
+    pub fn is_of_plugins(self) -> bool {
         !matches!(self, Self::UpstreamMoves | Self::AnchorComesAndGoes | Self::ListenerIsRenamed)
     }
 }
@@ -256,7 +255,7 @@ fn template(scene: &Scene, name: &str, upstream: u16, has_authentication: bool) 
     native("web", listeners, json!([native_cluster("upstream", upstream)]))
 }
 
-async fn nothing_fails(version: &str, protocol: Protocol, kinds: &[Kind], changes: usize) {
+pub async fn nothing_fails(version: &str, protocol: Protocol, kinds: &[Kind], changes: usize) {
     for kind in kinds {
         let Some(mut stage) = Stage::set(version, protocol).await else { return };
         let outcome = stage.run(*kind, changes).await;
@@ -297,17 +296,26 @@ async fn hitless_report() {
     for (version, mode) in [(CHAIN, "chain"), (FILTER, "filter")] {
         for (protocol, words) in [(Protocol::Delta, "delta"), (Protocol::Sotw, "state of the world")] {
             for kind in Kind::ALL {
-                let Some(mut stage) = Stage::set(version, protocol).await else { return };
-                let outcome = stage.run(kind, if kind == Kind::Flap { 500 } else { 30 }).await;
-                let Outcome { changes, short, held, held_failed, drained } = outcome;
-                writeln!(
-                    table,
-                    "| {mode} ({version}) | {words} | {} | {changes} | {} | {} | {held_failed} of {held} | {} | {drained} |",
-                    kind.words(), short.requests, short.failed, short.closed,
-                )
-                .expect("a String takes everything");
+                table += &row(version, protocol, kind, &format!("{mode} ({version}), inline"), words).await;
+                by_digest(async {
+                    table += &row(version, protocol, kind, &format!("{mode} ({version}), by digest"), words).await;
+                })
+                .await;
             }
         }
     }
     println!("{table}");
+}
+
+async fn row(version: &str, protocol: Protocol, kind: Kind, mode: &str, words: &str) -> String {
+    let Some(mut stage) = Stage::set(version, protocol).await else { return String::new() };
+    let Outcome { changes, short, held, held_failed, drained } =
+        stage.run(kind, if kind == Kind::Flap { 500 } else { 30 }).await;
+    format!(
+        "| {mode} | {words} | {} | {changes} | {} | {} | {held_failed} of {held} | {} | {drained} |\n",
+        kind.words(),
+        short.requests,
+        short.failed,
+        short.closed,
+    )
 }

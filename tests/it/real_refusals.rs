@@ -51,7 +51,7 @@ async fn modules_that_envoy_would_refuse_or_crash_on_never_leave_the_control_pla
     }
 }
 
-async fn a_refused_plugin_is_stood_in_for(version: &str, protocol: Protocol) {
+pub async fn a_refused_plugin_is_stood_in_for(version: &str, protocol: Protocol) {
     let Some(setup) = envoy(version).await else { return };
     let (scene, setup) = (Scene::start().await, setup.protocol(protocol));
     let running = scene.envoy(setup.clone()).await;

@@ -11,14 +11,14 @@ use crate::support::envoy::{CHAIN, Envoy, FILTER};
 use crate::support::load::Load;
 use crate::support::module_server::ModuleServer;
 use crate::support::scene::{KINDS, Scene};
-use crate::support::{modules, wait_until};
+use crate::support::{is_by_digest, modules, wait_until};
 
 /// How often Envoy took something, over all types.
 async fn updates(envoy: &Envoy) -> u64 {
     envoy.stat("listener_manager.lds.update_success").await + envoy.stat("cluster_manager.cds.update_success").await
 }
 
-async fn a_restart_sends_nothing(version: &str, protocol: Protocol) {
+pub async fn a_restart_sends_nothing(version: &str, protocol: Protocol) {
     let Some((mut scene, running)) = Scene::with_envoy(version, protocol).await else { return };
     let server = ModuleServer::start().await;
     server.put("/a.wasm", modules::order("a"));
@@ -44,7 +44,9 @@ async fn a_restart_sends_nothing(version: &str, protocol: Protocol) {
         scene.until_all(id, "programmed", 1).await;
     }
     scene.until_all("default/picky", "rejected", 1).await;
-    assert_eq!(scene.responses().await, BTreeMap::new());
+    let responses = scene.responses().await;
+    // What is staged may be put back, where it was not yet.
+    assert!(responses.is_empty() || (is_by_digest() && responses.keys().eq(&["ecds"])), "{responses:?}");
     assert_eq!(updates(&running).await, before);
 
     // What was changed while it was away arrives, and nothing else is sent.
@@ -54,8 +56,18 @@ async fn a_restart_sends_nothing(version: &str, protocol: Protocol) {
     scene.until_header("x-hello", Some(r#"{"n":2}"#)).await;
     scene.until_all("default/hello", "programmed", 1).await;
     // State of the world says one version for all names, so that with one name all are sent.
-    let names = if (version, protocol) == (FILTER, Protocol::Sotw) { 3 } else { 1 };
-    assert_eq!(scene.responses().await, BTreeMap::from([("ecds", names)]));
+    let names = match (version, protocol) {
+        (_, Protocol::Delta) => 1,
+        // One plugin each, or one chain, and the staging listener's.
+        (FILTER, Protocol::Sotw) => 4,
+        (_, Protocol::Sotw) => 2,
+    };
+    let responses = scene.responses().await;
+    match is_by_digest() {
+        // And some small ones that prove that the modules are still held.
+        true => assert_eq!(responses.keys().collect::<Vec<_>>(), [&"ecds"]),
+        false => assert_eq!(responses, BTreeMap::from([("ecds", names)])),
+    }
     assert_eq!(updates(&running).await, before);
 
     let report = load.stop().await;

@@ -119,7 +119,7 @@ async fn start_server(folder: &Path) -> anyhow::Result<(LoggedProcess, SocketAdd
     for (flag, name) in [("--config", "config"), ("--module-files", "modules"), ("--data-dir", "data")] {
         command.arg(flag).arg(folder.join(name));
     }
-    command.args(["--xds-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
+    command.args(["--xds-listen", "127.0.0.1:0", "--modules-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
     let mut server = LoggedProcess::spawn("wasmplane serve", command, &folder.join("server.log"))?;
     let (xds, admin) = started(&mut server, |server| {
         let log = server.log();

@@ -50,6 +50,8 @@ pub struct Connected {
     pub is_starting: bool,
     /// What it is served now.
     pub kind: Option<KindKey>,
+    /// Why modules travel inline, where they do.
+    pub why_inline: &'static str,
     /// Kept in step with `proxy` and `facts` by [`Connected::regroup`].
     group: Arc<GroupKey>,
     /// Whether `group` is the one that like proxies share.
@@ -185,6 +187,7 @@ impl Proxies {
             progress: Progress::default(),
             is_starting: is_new_process,
             kind: None,
+            why_inline: "",
             peer,
             number,
         };

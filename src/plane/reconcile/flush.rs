@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::{MODULES_WITHIN, Reconciler};
 use crate::compile::{Compiled, Kind, KindKey, Run, compile, select};
-use crate::model::{PluginId, Revision, TemplateId};
+use crate::model::{ModuleDelivery, PluginId, Revision, TemplateId};
 use crate::modules::releases;
 use crate::plane::proxies::{GroupKey, ProxyKey};
 use crate::snapshot::Part;
@@ -146,7 +146,10 @@ impl Reconciler {
         let plugins = [Some(own), root].into_iter().flatten().flat_map(|namespace| self.table.in_namespace(namespace));
         let in_reach = |id: &TemplateId| *id.namespace == *own || *id.namespace == *self.root_namespace;
         let templates = self.loaded.templates.iter().filter(|(id, _)| in_reach(id)).map(|(_, template)| template);
-        Some(select(&connected.proxy, &connected.facts, &self.root_namespace, plugins, templates, releases()))
+        let kind = select(&connected.proxy, &connected.facts, &self.root_namespace, plugins, templates, releases());
+        let is_by_digest = connected.facts.delivery == ModuleDelivery::Digest;
+        let server = self.deliveries.server().filter(|_| is_by_digest).cloned();
+        Some(Kind { by_digest: server, ..kind })
     }
 
     fn compiled(&mut self, key: &KindKey, kind: &Kind) -> Arc<Compiled> {

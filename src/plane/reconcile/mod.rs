@@ -9,8 +9,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::compile::{Compiled, KindKey};
-use crate::model::{ModuleRef, ModuleState, PluginId, ProxyTemplate, Revision, TemplateId};
+use crate::model::{ModuleDelivery, ModuleRef, ModuleState, PluginId, ProxyTemplate, Revision, TemplateId};
 use crate::modules::NotesByModule;
+use crate::plane::delivery::Deliveries;
 use crate::plane::fleet::Arrival;
 use crate::plane::memory::Memory;
 use crate::plane::proxies::{Proxies, ProxyKey};
@@ -55,10 +56,17 @@ pub struct Reconciler {
     /// Problems in the log that are still there.
     pub(in crate::plane) reported_problems: HashSet<String>,
     pub(in crate::plane) pushes: Pushes,
+    deliveries: Deliveries,
 }
 
 impl Reconciler {
-    pub fn new(root_namespace: String, refusals: Refusals, mut memory: Memory, pushes: Pushes) -> Self {
+    pub fn new(
+        root_namespace: String,
+        refusals: Refusals,
+        mut memory: Memory,
+        pushes: Pushes,
+        deliveries: Deliveries,
+    ) -> Self {
         Self {
             root_namespace,
             loaded: Arc::default(),
@@ -79,6 +87,7 @@ impl Reconciler {
             deadlines: BTreeMap::new(),
             reported_problems: HashSet::new(),
             pushes,
+            deliveries,
         }
     }
 
@@ -140,6 +149,7 @@ impl Reconciler {
     pub fn on_arrival(&mut self, arrival: Arrival) {
         let Arrival { stream, hello, snapshots } = arrival;
         let (proxy, is_new_process) = (hello.proxy.clone(), hello.is_new_process);
+        let (service, peer) = (hello.service, hello.peer.map(|peer| peer.ip()));
         tracing::info!(
             node = proxy.node_id,
             namespace = proxy.namespace,
@@ -151,12 +161,16 @@ impl Reconciler {
         let Some(connected) = self.proxies.get_mut(key) else { return };
         if is_new_process {
             self.refusals.forget(&proxy);
+            self.deliveries.forget(&proxy);
         } else {
             for Refusal { plugin, revision, message, last_good } in self.refusals.of(&proxy) {
                 connected.progress.recall_refusal(plugin, revision, message, last_good);
             }
-            connected.regroup();
         }
+        let (delivery, why_inline) = self.deliveries.choose(&proxy, service, peer);
+        connected.facts.delivery = delivery;
+        connected.why_inline = why_inline;
+        connected.regroup();
         // A further stream of a known proxy gets what the others have.
         if let Some(compiled) = connected.progress.expected().filter(|_| connected.kind.is_some()) {
             connected.serve(&compiled.snapshot.clone());
@@ -173,6 +187,15 @@ impl Reconciler {
                     self.has_spare_revisions = true;
                     key.into_iter().for_each(|key| self.pushes.gone(key));
                 }
+            }
+            Report::FellBack(stream, reason) => {
+                let Some(key) = self.proxies.of_stream(stream) else { return };
+                let Some(connected) = self.proxies.get_mut(key) else { return };
+                self.deliveries.fell_back(&connected.proxy, reason);
+                connected.facts.delivery = ModuleDelivery::Inline;
+                connected.why_inline = reason;
+                connected.regroup();
+                self.touched.insert(key);
             }
             Report::Delivered(stream, delivery) => {
                 if let Some(key) = self.proxies.of_stream(stream) {

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::time::{Duration, advance};
 
+use super::delivery::Deliveries;
 use super::fleet::Arrival;
 use super::memory::Memory;
 use super::pushes::Pushes;
@@ -159,7 +160,7 @@ fn reconciler(data_dir: &Path) -> Reconciler {
 
 fn reconciler_with(data_dir: &Path, scribe: &Scribe) -> Reconciler {
     let (memory, _) = Memory::open(data_dir, scribe);
-    Reconciler::new("root".into(), Refusals::open(data_dir, scribe), memory, Pushes::default())
+    Reconciler::new("root".into(), Refusals::open(data_dir, scribe), memory, Pushes::default(), Deliveries::default())
 }
 
 fn module_ref(name: &str) -> ModuleRef {

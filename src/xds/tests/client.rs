@@ -8,6 +8,7 @@ use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, Disc
 use envoy_types::pb::google::rpc::Status;
 
 use crate::snapshot::{Resource, ResourceType, Snapshot};
+use crate::xds::transfers::Transfers;
 use crate::xds::{Limits, Outcome, Proofs, Protocol, Reaction, Response, Session};
 
 pub struct Client {
@@ -19,6 +20,7 @@ pub struct Client {
     pub responses: usize,
     /// ECDS names that were reported as silence.
     pub unanswered: Vec<String>,
+    pub fell_back: Option<&'static str>,
     protocol: Protocol,
     proofs: Arc<Proofs>,
     snapshot: Option<Snapshot>,
@@ -53,6 +55,7 @@ impl Client {
             inbox: VecDeque::new(),
             responses: 0,
             unanswered: Vec::new(),
+            fell_back: None,
             protocol,
             proofs,
             snapshot: None,
@@ -65,6 +68,12 @@ impl Client {
     pub fn publish(&mut self, snapshot: Snapshot) {
         let before = self.snapshot.replace(snapshot);
         let reaction = self.session.on_next_snapshot(before.as_ref(), self.snapshot.as_ref(), self.now);
+        self.take(reaction);
+    }
+
+    /// The module server has heard from the client.
+    pub fn fetches(&mut self, transfers: Transfers) {
+        let reaction = self.session.on_transfers(transfers, self.snapshot.as_ref(), self.now);
         self.take(reaction);
     }
 
@@ -257,6 +266,7 @@ impl Client {
     }
 
     fn take(&mut self, reaction: Reaction) {
+        self.fell_back = self.fell_back.or(reaction.fell_back);
         self.unanswered.extend(reaction.unanswered.iter().cloned());
         for delivery in &reaction.deliveries {
             let answer = match &delivery.outcome {
@@ -307,7 +317,9 @@ fn response_in_words(response: &Response) -> String {
         ResourceType::Listener => "lds",
         ResourceType::Route => "rds",
     };
-    let resources = response.resources.iter().map(in_words);
+    // By digest.
+    let star = |resource: &Arc<Resource>| if resource.fetched.is_empty() { "" } else { "*" };
+    let resources = response.resources.iter().map(|resource| in_words(resource) + star(resource));
     let removed = response.removed.iter().map(|name| format!("-{name}"));
     [kind.to_owned()].into_iter().chain(resources).chain(removed).collect::<Vec<_>>().join(" ")
 }

@@ -11,6 +11,7 @@ mod random;
 mod reconnect;
 mod refusal;
 mod sotw;
+mod staging;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,8 +19,9 @@ use std::sync::Arc;
 use client::Client;
 
 use super::Protocol;
+use crate::model::Digest;
 use crate::snapshot::ResourceType::{Cluster, Endpoint, ExtensionConfig, Listener, Route};
-use crate::snapshot::{Extension, Extensions, Part, Resource, ResourceType, Rope, Snapshot, Version};
+use crate::snapshot::{Attempt, Extension, Extensions, Part, Resource, ResourceType, Rope, STAGING, Snapshot, Version};
 
 const BOTH: [Protocol; 2] = [Protocol::Sotw, Protocol::Delta];
 
@@ -59,6 +61,12 @@ impl Resource {
         self
     }
 
+    /// Names these modules by digest.
+    fn fetching(mut self, modules: &[&str]) -> Self {
+        self.fetched = modules.iter().map(|module| Digest::of(module.as_bytes())).collect();
+        self
+    }
+
     fn with_stand_in(mut self) -> Self {
         self.stand_in = Some(Arc::new(resource(self.resource_type, &self.name, "stand-in")));
         self
@@ -74,8 +82,23 @@ impl Extensions for Names {
         if name.starts_with("foreign") {
             return None;
         }
+        if name == STAGING {
+            return Some(Extension::Known(Arc::new(resource(ExtensionConfig, name, "nothing"))));
+        }
         let pass = || Extension::PassThrough(Arc::new(resource(ExtensionConfig, name, "pass")));
         Some(self.0.get(name).map_or_else(pass, |known| Extension::Known(known.clone())))
+    }
+
+    fn inline(&self, name: &str) -> Option<Arc<Resource>> {
+        let known = self.0.get(name)?;
+        let mut inline = resource(ExtensionConfig, name, known.version.as_str());
+        inline.parts = known.parts.clone();
+        Some(Arc::new(inline))
+    }
+
+    fn staged(&self, attempt: &Attempt) -> Option<Arc<Resource>> {
+        let version = format!("{:.4}#{}", attempt.digest.to_string(), attempt.number);
+        Some(Arc::new(resource(ExtensionConfig, STAGING, &version)))
     }
 }
 

@@ -108,6 +108,7 @@ impl Plane {
             Report::Delivered(_, delivery) => {
                 format!("{}@{} {:?}", delivery.resource.name, delivery.resource.version, delivery.outcome)
             }
+            Report::FellBack(_, reason) => format!("inline: {reason}"),
             Report::Gone(_) => "gone".into(),
         }
     }

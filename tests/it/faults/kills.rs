@@ -14,7 +14,7 @@ use crate::support::scene::Scene;
 #[tokio::test]
 async fn a_listener_that_warms_when_the_control_plane_is_killed_gets_its_extension_from_the_next() {
     for way in ADS {
-        let mut scene = Scene::start().await;
+        let mut scene = Scene::inline().await;
         let mut envoy = FakeEnvoy::at(&url(&scene.control), way, "e").await;
         envoy.subscribe(Cluster, &[]).await;
         envoy.accept(Cluster).await;

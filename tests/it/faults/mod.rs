@@ -33,7 +33,7 @@ fn hello(scene: &Scene, n: usize) {
 
 /// A scene with that plugin, which is ready.
 async fn with_hello() -> Scene {
-    let scene = Scene::start().await;
+    let scene = Scene::inline().await;
     hello(&scene, 1);
     scene.until_status("default/hello", "ready", |status| status["desiredRevision"].is_string()).await;
     scene

@@ -14,7 +14,7 @@ use crate::support::wait_until;
 async fn a_proxy_that_moves_between_two_control_planes_is_sent_nothing() {
     let scene = with_hello().await;
     let folder = scene.control.modules();
-    let flags = ["--module-files", folder.to_str().unwrap()];
+    let flags = ["--module-files", folder.to_str().unwrap(), "--module-delivery", "inline"];
     let mut second = ControlPlane::new().config_dir(&scene.control.config()).flags(&flags);
     second.start().await;
     for way in WAYS {

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use tokio::process::Command;
 use wasmplane::commands::quickstart::{LoggedProcess, listening};
 
-use super::{http, wait_until};
+use super::{http, is_by_digest, wait_until};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_wasmplane");
 
@@ -22,6 +22,7 @@ pub struct ControlPlane {
     environment: Vec<(String, String)>,
     /// Port 0 before the first start; what it got from then on.
     xds: SocketAddr,
+    modules: SocketAddr,
     admin: SocketAddr,
     starts: u32,
     process: Option<LoggedProcess>,
@@ -49,13 +50,15 @@ impl ControlPlane {
         }
         let (config, data) = (folder.path().join("config"), folder.path().join("data"));
         let unbound = SocketAddr::from(([127, 0, 0, 1], 0));
+        let flags = if is_by_digest() { vec!["--module-delivery=digest".to_owned()] } else { Vec::new() };
         Self {
             folder,
             config,
             data,
-            flags: Vec::new(),
+            flags,
             environment: Vec::new(),
             xds: unbound,
+            modules: unbound,
             admin: unbound,
             starts: 0,
             process: None,
@@ -96,15 +99,17 @@ impl ControlPlane {
     pub async fn start(&mut self) {
         assert!(self.process.is_none(), "the control plane runs already");
         let mut process = self.spawn();
-        let (xds, admin) = wait_until("the control plane's addresses", async || {
+        let (xds, modules, admin) = wait_until("the control plane's addresses", async || {
             if let Err(error) = process.ensure_running() {
                 panic!("{error}\n{}", process.last_words(30));
             }
             let log = process.log();
-            listening(&log, "xds").zip(listening(&log, "admin"))
+            // With modules inline, nobody listens there.
+            let modules = listening(&log, "modules").unwrap_or(self.modules);
+            listening(&log, "xds").zip(listening(&log, "admin")).map(|(xds, admin)| (xds, modules, admin))
         })
         .await;
-        (self.xds, self.admin, self.process) = (xds, admin, Some(process));
+        (self.xds, self.modules, self.admin, self.process) = (xds, modules, admin, Some(process));
     }
 
     /// Starts it where it must fail: its exit code and what it printed.
@@ -221,6 +226,7 @@ impl ControlPlane {
         let mut command = command();
         command.arg("serve").arg("--config").arg(self.config());
         command.arg("--module-files").arg(self.modules()).arg("--data-dir").arg(&self.data);
+        command.arg("--modules-listen").arg(self.modules.to_string());
         command.arg("--xds-listen").arg(self.xds.to_string()).arg("--admin-listen").arg(self.admin.to_string());
         command.args(&self.flags).envs(self.environment.iter().map(|(name, value)| (name, value)));
         let log = self.folder.path().join(format!("server-{}.log", self.starts));

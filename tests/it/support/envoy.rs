@@ -105,11 +105,15 @@ impl EnvoySetup {
         self
     }
 
+    /// What `wasmplane bootstrap` prints for it.
+    pub fn bootstrap(&self, xds: SocketAddr) -> Bootstrap {
+        Bootstrap { xds: Endpoint { host: xds.ip().to_string(), port: xds.port() }, ..self.bootstrap.clone() }
+    }
+
     /// Starts it with what `wasmplane bootstrap` prints; its listeners come when the control plane sends them.
     pub async fn start(self, xds: SocketAddr) -> Envoy {
-        let mut bootstrap = self.bootstrap.clone();
-        bootstrap.xds = Endpoint { host: xds.ip().to_string(), port: xds.port() };
-        self.start_with(&bootstrap.to_string()).await
+        let bootstrap = self.bootstrap(xds).to_string();
+        self.start_with(&bootstrap).await
     }
 
     /// Starts it with a bootstrap of the test's own, whose admin port should be 0.
@@ -171,10 +175,20 @@ impl Envoy {
 
     /// A counter or gauge by its full name; 0 while Envoy does not have it.
     pub async fn stat(&self, name: &str) -> u64 {
+        self.try_stat(name).await.expect("Envoy's admin server answers")
+    }
+
+    /// The same; `None` where the admin server does not answer.
+    pub async fn try_stat(&self, name: &str) -> Option<u64> {
         let last = name.rsplit('.').next().unwrap_or(name);
-        let page = self.admin_get(&format!("/stats?filter={last}")).await;
+        let page = http::get(self.admin.port(), &format!("/stats?filter={last}")).await.ok()?.body;
         let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
-        line.map_or(0, |value| value.parse().expect("counters and gauges are numbers"))
+        Some(line.map_or(0, |value| value.parse().expect("counters and gauges are numbers")))
+    }
+
+    /// Whether it has ended, by itself or by a signal.
+    pub fn has_ended(&mut self) -> bool {
+        self.process.ensure_running().is_err()
     }
 
     /// All of `/config_dump`, with ECDS.

@@ -9,15 +9,42 @@ use super::envoy::EnvoySetup;
 use super::wait_until;
 
 /// The names of the modules that an Envoy refuses; it takes the others.
+///
+/// Now and then an Envoy crashes that loads dozens of modules at once on a busy machine: they are then judged by two, and so
+/// on. Panics on a module that crashes an Envoy alone.
 pub async fn refused_of(setup: EnvoySetup, modules: &BTreeMap<String, Vec<u8>>) -> BTreeSet<String> {
+    let mut refused = BTreeSet::new();
+    let mut crowds = vec![modules.clone()];
+    while let Some(mut crowd) = crowds.pop() {
+        match judge(setup.clone(), &crowd).await {
+            Some(names) => refused.extend(names),
+            None => {
+                assert!(crowd.len() > 1, "Envoy crashes on {:?}", crowd.keys());
+                let middle = crowd.keys().nth(crowd.len() / 2).expect("it has more than one").clone();
+                let half = crowd.split_off(&middle);
+                crowds.extend([crowd, half]);
+            }
+        }
+    }
+    refused
+}
+
+/// `None` if the Envoy crashed.
+async fn judge(setup: EnvoySetup, modules: &BTreeMap<String, Vec<u8>>) -> Option<BTreeSet<String>> {
     let folder = Folder::with(modules);
     let mut envoy = setup.concurrency(1).start_with(&folder.bootstrap).await;
-    wait_until("Envoy's answer to its modules", async || {
-        envoy.assert_running();
-        let taken = envoy.stat("listener_manager.lds.update_success").await;
-        (taken + envoy.stat("listener_manager.lds.update_rejected").await > 0).then_some(())
+    let has_answered = wait_until("Envoy's answer to its modules", async || {
+        if envoy.has_ended() {
+            return Some(false);
+        }
+        let taken = envoy.try_stat("listener_manager.lds.update_success").await?;
+        let refused = envoy.try_stat("listener_manager.lds.update_rejected").await?;
+        (taken + refused > 0).then_some(true)
     })
     .await;
+    if !has_answered {
+        return None;
+    }
     let page = envoy.admin_get("/config_dump?resource=dynamic_listeners").await;
     let dump: Value = serde_json::from_str(&page).expect("Envoy writes JSON");
     let listeners = dump["configs"].as_array().expect("its listeners");
@@ -29,7 +56,7 @@ pub async fn refused_of(setup: EnvoySetup, modules: &BTreeMap<String, Vec<u8>>) 
     for name in &refused {
         assert!(log.contains(&format!("Unable to create Wasm plugin {name}")), "{name} was neither taken nor refused");
     }
-    refused
+    Some(refused)
 }
 
 /// Whether an Envoy is ended by a signal when it loads this module. Panics if it goes on.

@@ -24,6 +24,19 @@ use std::time::Duration;
 
 use tokio::time::{Instant, interval};
 
+tokio::task_local! {
+    static BY_DIGEST: ();
+}
+
+/// Runs a test with control planes that deliver every module by digest; else they do so with large ones alone.
+pub async fn by_digest(test: impl Future<Output = ()>) {
+    BY_DIGEST.scope((), test).await;
+}
+
+pub fn is_by_digest() -> bool {
+    BY_DIGEST.try_with(|()| ()).is_ok()
+}
+
 /// Long enough for a loaded machine; a test that fails is the only one that waits for its end.
 const DEADLINE: Duration = Duration::from_secs(30);
 const PORTS: Range<u16> = 10_000..30_000;

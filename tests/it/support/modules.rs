@@ -203,3 +203,8 @@ pub fn custom_section(fill: u8, size: usize) -> Vec<u8> {
     section.push(rest as u8);
     [section, content].concat()
 }
+
+/// The same module with so many bytes more.
+pub fn padded(module: Vec<u8>, bytes: usize) -> Vec<u8> {
+    [module, custom_section(0, bytes)].concat()
+}

@@ -30,6 +30,14 @@ impl Scene {
         scene
     }
 
+    /// Without what modules by digest add to a proxy's listeners and clusters.
+    pub async fn inline() -> Self {
+        let mut scene = Self::new().await;
+        scene.control = scene.control.flags(&["--module-delivery", "inline"]);
+        scene.control.start().await;
+        scene
+    }
+
     /// Before the control plane runs, so that the test can write other manifests.
     pub async fn new() -> Self {
         let scene = Self { control: ControlPlane::new(), upstream: Upstream::start().await, port: free_port() };

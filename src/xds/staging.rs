@@ -1,0 +1,363 @@
+//! Modules by digest: nothing in the traffic's way names a module before the client has accepted it under the name
+//! [`STAGING`] (design, section 5, rules 13 and 14).
+//!
+//! Pure, as the session that it belongs to. A refusal there is a miss, upon which Envoy fetches the module; the next
+//! attempt then finds it in the code cache.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::schedule::{Target, extension_names};
+use super::session::{Reaction, Response, Session};
+use super::transfers::{Transfer, Transfers};
+use crate::model::Digest;
+use crate::snapshot::{Attempt, Extension, Resource, ResourceType, STAGING, Snapshot, Version};
+
+/// Attempts after the first refusal, where no fetch was seen: another replica may have answered it. Together they take
+/// as long as an Envoy that starts may be kept waiting for its listeners.
+const AGAIN: [Duration; 5] = [
+    Duration::from_millis(200),
+    Duration::from_millis(800),
+    Duration::from_secs(2),
+    Duration::from_secs(5),
+    Duration::from_secs(2),
+];
+
+/// Envoy has the last bytes of a fetch a moment after they were sent.
+const AFTER_FETCH: Duration = Duration::from_millis(20);
+
+/// Envoy's code cache forgets what was not used for 24 h.
+const HELD_FOR: Duration = Duration::from_secs(12 * 3600);
+
+/// A refusal in the traffic's way within this time of the proof cannot be a miss.
+const CERTAIN_FOR: Duration = Duration::from_secs(600);
+
+/// How long a client may take from the staging listener to asking for what it names. Envoy asks before it acknowledges.
+const ASKS_WITHIN: Duration = Duration::from_secs(1);
+
+/// What is known of the client's code cache, and what is done to fill it.
+#[derive(Debug, Default)]
+pub(super) struct Staging {
+    token: u64,
+    /// Modules that the client has shown to hold, and when.
+    held: BTreeMap<Digest, Instant>,
+    fetches: BTreeMap<Digest, Fetch>,
+    /// What the name holds, or is about to: it stays until the traffic's filter has taken the VM over.
+    showing: Option<(Attempt, Arc<Resource>)>,
+    attempts: u32,
+    transfers: Transfers,
+    /// Modules that this stream was sent inline as they could not be fetched first: to be fetched when nothing warms.
+    owed: BTreeSet<Digest>,
+    /// Listeners wait for modules that their filters need.
+    holds_listeners: bool,
+    /// Since when the client could have asked for the name.
+    unasked_since: Option<Instant>,
+    has_fallen_back: bool,
+}
+
+/// A module on its way into the client's code cache.
+#[derive(Clone, Copy, Debug)]
+struct Fetch {
+    /// When the next attempt is due.
+    next: Instant,
+    refusals: usize,
+    /// What had been fetched when the last attempt was sent.
+    before: Transfer,
+}
+
+impl Staging {
+    /// Names the stream to the module server.
+    pub fn identify(&mut self, token: u64) {
+        self.token = token;
+    }
+
+    fn holds(&self, digest: &Digest, now: Instant) -> bool {
+        self.held.get(digest).is_some_and(|since| now < *since + HELD_FOR)
+    }
+
+    pub fn holds_all(&self, resource: &Resource, now: Instant) -> bool {
+        resource.fetched.iter().all(|digest| self.holds(digest, now))
+    }
+
+    /// Whether a refusal of this resource may come from a module that the code cache has lost. What is known of it is
+    /// then forgotten.
+    pub fn doubts(&mut self, resource: &Resource, now: Instant) -> bool {
+        let is_certain = |digest: &Digest| self.held.get(digest).is_some_and(|since| now < *since + CERTAIN_FOR);
+        let is_in_doubt = !resource.fetched.iter().all(is_certain);
+        if is_in_doubt {
+            self.held.retain(|digest, _| !resource.fetched.contains(digest));
+        }
+        is_in_doubt
+    }
+
+    pub fn holds_listeners(&self) -> bool {
+        self.holds_listeners
+    }
+
+    /// The client has accepted a resource of this version under the name.
+    fn accepted(&mut self, version: &Version, now: Instant) {
+        if let Some((attempt, _)) = self.showing.as_ref().filter(|(_, resource)| resource.version == *version) {
+            self.held.insert(attempt.digest, now);
+            self.fetches.remove(&attempt.digest);
+        }
+    }
+
+    /// The client has refused a resource of this version under the name.
+    fn refused(&mut self, version: &Version, now: Instant) {
+        let Some((attempt, _)) = self.showing.take_if(|(_, resource)| resource.version == *version) else { return };
+        let transfer = self.transfer(&attempt.digest);
+        if let Some(fetch) = self.fetches.get_mut(&attempt.digest) {
+            // Its fetch may be over by now.
+            let is_fetched = transfer.whole > fetch.before.whole;
+            fetch.next = now + if is_fetched { AFTER_FETCH } else { AGAIN[fetch.refusals.min(AGAIN.len() - 1)] };
+            fetch.refusals += 1;
+        }
+    }
+
+    fn transfer(&self, digest: &Digest) -> Transfer {
+        self.transfers.get(digest).copied().unwrap_or_default()
+    }
+}
+
+/// What becomes of a module whose next attempt is due.
+enum Verdict {
+    /// It is being fetched.
+    Wait,
+    Attempt,
+    /// The client has it: it refused without fetching, so that the refusal is the plugin's own. The traffic's name will
+    /// tell, where it is blamed on the plugin.
+    Held,
+    FallBack(&'static str),
+}
+
+impl Fetch {
+    fn verdict(&self, transfer: Transfer) -> Verdict {
+        if transfer.running > 0 {
+            return Verdict::Wait;
+        }
+        let has_asked_since = transfer.began > self.before.began;
+        match self.refusals {
+            0 => Verdict::Attempt,
+            _ if transfer.whole > 0 && !has_asked_since => Verdict::Held,
+            tries if tries < AGAIN.len() => Verdict::Attempt,
+            _ if transfer.began == 0 => Verdict::FallBack(
+                "the proxy did not ask the module server: it is out of reach, or --modules-url is not where it is",
+            ),
+            _ if transfer.whole == 0 => Verdict::FallBack("the proxy could not fetch a module to its end"),
+            _ => Verdict::FallBack("the proxy fetched a module and did not keep it in its code cache"),
+        }
+    }
+}
+
+impl Session {
+    /// The module server has heard from this client.
+    pub fn on_transfers(&mut self, transfers: Transfers, snapshot: Option<&Snapshot>, now: Instant) -> Reaction {
+        for (digest, fetch) in &mut self.staging.fetches {
+            let (before, after) = (self.staging.transfers.get(digest), transfers.get(digest));
+            let whole = |transfer: Option<&Transfer>| transfer.map_or(0, |transfer| transfer.whole);
+            if whole(after) > whole(before) {
+                fetch.next = now + AFTER_FETCH;
+            }
+        }
+        self.staging.transfers = transfers;
+        self.on_snapshot(snapshot, now)
+    }
+
+    /// Whether a response was an attempt: its refusal is a miss, and none that anybody is to be told of.
+    pub(super) fn is_attempt(&self, resource_type: ResourceType, nonce: u64) -> bool {
+        let in_flight = self.types.get(&resource_type).into_iter().flat_map(|state| &state.in_flight);
+        in_flight.filter(|response| response.nonce == nonce).any(is_staging)
+    }
+
+    pub(super) fn staging_answered(&mut self, response: &Response, is_accepted: bool, now: Instant) {
+        for resource in &response.resources {
+            match is_accepted {
+                true => self.staging.accepted(&resource.version, now),
+                false => self.staging.refused(&resource.version, now),
+            }
+        }
+    }
+
+    /// Where the content of a name names modules by digest: that, once the client holds them. Before, the same with the
+    /// modules inside where it has nothing yet, as its listener waits for it; else it goes on with what it has, and the
+    /// name is among those that are returned, with what they are waiting for.
+    pub(super) fn hold_back(
+        &mut self,
+        target: &mut Target,
+        snapshot: &Snapshot,
+        now: Instant,
+    ) -> (BTreeSet<String>, BTreeSet<Digest>) {
+        let (mut names, mut wanted) = (BTreeSet::new(), BTreeSet::new());
+        for (name, resource) in target {
+            let state = &self.types[&ResourceType::ExtensionConfig];
+            // What does not differ is held since before this stream, one way or the other.
+            if self.staging.holds_all(resource, now) || !state.differs(resource) {
+                continue;
+            }
+            let has_something = state.has_accepted(name) || state.is_in_flight(name);
+            if has_something && !self.staging.has_fallen_back {
+                wanted.extend(resource.fetched.iter().filter(|digest| !self.staging.holds(digest, now)));
+                names.insert(name.clone());
+                continue;
+            }
+            self.staging.owed.extend(resource.fetched.iter().copied());
+            if let Some(inline) = snapshot.extensions.inline(name) {
+                *resource = inline;
+            }
+        }
+        (names, wanted)
+    }
+
+    /// What the name [`STAGING`] is to hold, so that the client comes to hold what is `wanted`.
+    pub(super) fn plan_staging(
+        &mut self,
+        mut wanted: BTreeSet<Digest>,
+        is_settled: bool,
+        snapshot: &Snapshot,
+        now: Instant,
+        reaction: &mut Reaction,
+    ) -> Option<Arc<Resource>> {
+        self.staging.holds_listeners = false;
+        if self.staging.has_fallen_back {
+            return None;
+        }
+        let (has_due_listeners, for_listeners) = self.wanted_by_listeners(snapshot, now);
+        let is_asked = self.types[&ResourceType::ExtensionConfig].subscription.names.contains(STAGING);
+        self.staging.owed.retain(|digest| !self.staging.held.contains_key(digest));
+        let is_wanted = !wanted.is_empty() || !self.staging.owed.is_empty() || !for_listeners.is_empty();
+        if !is_asked {
+            if is_wanted {
+                self.await_staging_listener(now, reaction);
+            }
+            return None;
+        }
+        self.staging.unasked_since = None;
+        self.staging.holds_listeners = !for_listeners.is_empty();
+        wanted.extend(for_listeners);
+        wanted.extend(self.staging.owed.iter().copied());
+        self.staging.fetches.retain(|digest, _| wanted.contains(digest));
+        for digest in wanted {
+            let before = self.staging.transfer(&digest);
+            self.staging.fetches.entry(digest).or_insert(Fetch { next: now, refusals: 0, before });
+        }
+        if !self.staging.fetches.is_empty() {
+            self.has_sent_all = false;
+            self.attempt(snapshot, now, reaction);
+        } else if self.staging.showing.is_some() {
+            self.has_sent_all = false;
+            if is_settled && !has_due_listeners {
+                self.staging.showing = None;
+            }
+        }
+        self.staging.showing.as_ref().map(|(_, resource)| resource.clone())
+    }
+
+    /// Goes on with the modules whose time has come.
+    fn attempt(&mut self, snapshot: &Snapshot, now: Instant, reaction: &mut Reaction) {
+        let is_answered = !self.types[&ResourceType::ExtensionConfig].is_in_flight(STAGING);
+        if !is_answered || self.is_warming(snapshot) {
+            return;
+        }
+        let mut fetches: Vec<_> = self.staging.fetches.iter().map(|(digest, fetch)| (*digest, *fetch)).collect();
+        fetches.sort_by_key(|(_, fetch)| fetch.next);
+        for (digest, fetch) in fetches {
+            let transfer = self.staging.transfer(&digest);
+            if now < fetch.next {
+                reaction.wake(fetch.next);
+                return;
+            }
+            match fetch.verdict(transfer) {
+                Verdict::Wait => {}
+                Verdict::Held => {
+                    self.staging.held.insert(digest, now);
+                    self.staging.fetches.remove(&digest);
+                    // What waits for it can go.
+                    reaction.wake(now);
+                }
+                Verdict::FallBack(reason) => return self.fall_back(reason, now, reaction),
+                Verdict::Attempt => {
+                    self.staging.attempts += 1;
+                    let attempt = Attempt { digest, token: self.staging.token, number: self.staging.attempts };
+                    let Some(resource) = snapshot.extensions.staged(&attempt) else {
+                        // Nothing there is made of it any more.
+                        self.staging.owed.remove(&digest);
+                        self.staging.fetches.remove(&digest);
+                        continue;
+                    };
+                    if let Some(fetch) = self.staging.fetches.get_mut(&digest) {
+                        fetch.before = transfer;
+                    }
+                    self.staging.showing = Some((attempt, resource));
+                    return;
+                }
+            }
+        }
+    }
+
+    /// From now on, and for the life of this client, modules travel inline.
+    fn fall_back(&mut self, reason: &'static str, now: Instant, reaction: &mut Reaction) {
+        self.staging = Staging { has_fallen_back: true, ..Staging::default() };
+        reaction.fell_back = Some(reason);
+        reaction.wake(now);
+    }
+
+    /// Whether a refusal now would open a listener that waits for its configuration, with its default (rule 11).
+    fn is_warming(&self, snapshot: &Snapshot) -> bool {
+        let is_in_flight = |resource_type: ResourceType| {
+            self.types.get(&resource_type).is_some_and(|state| !state.in_flight.is_empty())
+        };
+        let extensions = &self.types[&ResourceType::ExtensionConfig];
+        let waits = |name: &&String| {
+            *name != STAGING && !extensions.has_answered(name) && snapshot.extensions.resolve(name).is_some()
+        };
+        // Nor is a module fetched before the cluster is there that leads to it.
+        is_in_flight(ResourceType::Listener)
+            || is_in_flight(ResourceType::Cluster)
+            || extensions.subscription.names.iter().any(|name| waits(&name))
+    }
+
+    /// Whether listeners are on their way or about to be, and the modules that the latter need: Envoy builds all filters of
+    /// a listener anew (rule 12).
+    fn wanted_by_listeners(&self, snapshot: &Snapshot, now: Instant) -> (bool, BTreeSet<Digest>) {
+        let Some(listeners) = self.types.get(&ResourceType::Listener) else { return Default::default() };
+        let is_due =
+            |listener: &&Arc<Resource>| listeners.subscription.covers(&listener.name) && listeners.differs(listener);
+        let due: Vec<_> = snapshot.listeners.values().filter(is_due).collect();
+        let has_due = !due.is_empty() || !listeners.in_flight.is_empty();
+        let contents = due.into_iter().flat_map(|listener| extension_names(listener)).filter_map(|name| match snapshot
+            .extensions
+            .resolve(name)?
+        {
+            Extension::Known(resource) => Some(resource),
+            Extension::PassThrough(_) => None,
+        });
+        let mut wanted = BTreeSet::new();
+        for content in contents {
+            wanted.extend(content.fetched.iter().filter(|digest| !self.staging.holds(digest, now)));
+        }
+        (has_due, wanted)
+    }
+
+    /// A client without the staging listener, or with one that it does not use, never asks.
+    fn await_staging_listener(&mut self, now: Instant, reaction: &mut Reaction) {
+        if let Some(listeners) = self.types.get(&ResourceType::Listener)
+            && listeners.subscription.covers(STAGING)
+            && (!listeners.has_accepted(STAGING) || !listeners.in_flight.is_empty())
+        {
+            // It may ask yet.
+            return;
+        }
+        let since = *self.staging.unasked_since.get_or_insert(now);
+        if now < since + ASKS_WITHIN {
+            reaction.wake(since + ASKS_WITHIN);
+            self.has_sent_all = false;
+            return;
+        }
+        self.fall_back("the proxy has no listener wasmplane/staging to fetch modules through", now, reaction);
+    }
+}
+
+pub(super) fn is_staging(response: &Response) -> bool {
+    response.resource_type == ResourceType::ExtensionConfig && response.resources.iter().any(|it| it.name == STAGING)
+}

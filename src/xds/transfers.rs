@@ -1,0 +1,95 @@
+//! Which modules proxies are fetching: told by the module server, heard by the stream that caused it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use dashmap::DashMap;
+use tokio::sync::watch;
+
+use crate::model::Digest;
+
+/// What one proxy has fetched of one module since its stream began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Transfer {
+    /// Requests that have come.
+    pub began: u32,
+    /// Of those, the ones that have not ended.
+    pub running: u32,
+    /// Of those, the ones that were answered to the last byte.
+    pub whole: u32,
+}
+
+/// All that one proxy has fetched, by module.
+pub type Transfers = Arc<BTreeMap<Digest, Transfer>>;
+
+/// Every stream's line to the module server. A cheap handle.
+#[derive(Clone, Debug, Default)]
+pub struct Exchange(Arc<DashMap<u64, watch::Sender<Transfers>>>);
+
+/// A stream's end of it; dropping it hangs up.
+#[derive(Debug)]
+pub(super) struct Line {
+    /// What the proxy's requests carry. Not to be guessed, so that nobody else speaks for this proxy.
+    pub token: u64,
+    pub transfers: watch::Receiver<Transfers>,
+    exchange: Exchange,
+}
+
+impl Exchange {
+    pub(super) fn open(&self) -> Line {
+        let (sender, transfers) = watch::channel(Transfers::default());
+        let token = fastrand::u64(1..);
+        self.0.insert(token, sender);
+        Line { token, transfers, exchange: self.clone() }
+    }
+
+    /// A proxy has asked for a module.
+    pub fn began(&self, token: u64, digest: Digest) {
+        self.note(token, digest, |transfer| {
+            transfer.began = transfer.began.saturating_add(1);
+            transfer.running = transfer.running.saturating_add(1);
+        });
+    }
+
+    /// It was answered, to the last byte or not.
+    pub fn ended(&self, token: u64, digest: Digest, is_whole: bool) {
+        self.note(token, digest, |transfer| {
+            transfer.running = transfer.running.saturating_sub(1);
+            transfer.whole = transfer.whole.saturating_add(is_whole.into());
+        });
+    }
+
+    fn note(&self, token: u64, digest: Digest, change: impl FnOnce(&mut Transfer)) {
+        if let Some(sender) = self.0.get(&token) {
+            sender.send_modify(|transfers| change(Arc::make_mut(transfers).entry(digest).or_default()));
+        }
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.exchange.0.remove(&self.token);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_hears_of_its_own_fetches_until_it_ends() {
+        let exchange = Exchange::default();
+        let (mut one, other) = (exchange.open(), exchange.open());
+        let digest = Digest::of(b"module");
+        exchange.began(one.token, digest);
+        exchange.began(one.token, digest);
+        exchange.ended(one.token, digest, true);
+        let transfer = Transfer { began: 2, running: 1, whole: 1 };
+        assert_eq!(**one.transfers.borrow_and_update(), BTreeMap::from([(digest, transfer)]));
+        assert!(other.transfers.borrow().is_empty());
+        let token = one.token;
+        drop(one);
+        exchange.ended(token, digest, true);
+        assert_eq!(exchange.0.len(), 1);
+    }
+}
