@@ -191,3 +191,63 @@ async fn a_control_plane_that_delivers_by_digest_sends_after_a_restart_only_what
         by_digest(a_restart_sends_nothing(version, protocol)).await;
     }
 }
+
+/// Prints the table of `docs/performance.md`: what an edit of one plugin's configuration costs, both ways.
+#[tokio::test]
+#[ignore = "a report, which takes a minute"]
+async fn delivery_report() {
+    println!(
+        "| modules | edited | delivery | bytes per edit | until it is in traffic, median | wasmplane CPU | Envoy CPU |"
+    );
+    println!("|---|---|---|---|---|---|---|");
+    for (count, megabytes, edited) in [(1, 20, 0), (5, 2, 2)] {
+        println!("{}", delivery_row(count, megabytes, edited, "inline").await);
+        by_digest(async { println!("{}", delivery_row(count, megabytes, edited, "by digest").await) }).await;
+    }
+}
+
+async fn delivery_row(count: usize, megabytes: usize, edited: usize, way: &str) -> String {
+    const EDITS: u32 = 10;
+    let Some(setup) = envoy(CHAIN).await else { return String::new() };
+    let mut scene = Scene::new().await;
+    if way == "inline" {
+        scene.control = scene.control.flags(&["--module-delivery", "inline"]);
+    }
+    scene.control.start().await;
+    let running = scene.envoy(setup).await;
+    let name = |number: usize| format!("p{number}");
+    let url = |number: usize| {
+        // As many modules, not one module as often: the name of the header differs.
+        let module = modules::header(&format!("x-{number}"), "there");
+        let module = if number == edited { modules::hello() } else { module };
+        scene.control.module(&format!("p{number}.wasm"), &modules::padded(module, megabytes << 20))
+    };
+    let urls: Vec<_> = (0..count).map(url).collect();
+    for (number, url) in urls.iter().enumerate() {
+        scene.plugin(&name(number), url, json!({"pluginConfig": {"n": 0}, "priority": count - number}));
+        scene.until_all(&format!("default/{}", name(number)), "programmed", 1).await;
+    }
+    let cpu = || (scene.control.cpu_time(), running.cpu_time());
+    let before = cpu();
+    let already: u64 = extension_bytes(&scene).await.iter().sum();
+    let mut times = Vec::new();
+    for edit in 1..=EDITS {
+        let begun = std::time::Instant::now();
+        scene.plugin(&name(edited), &urls[edited], json!({"pluginConfig": {"n": edit}, "priority": count - edited}));
+        scene.until_header("x-hello", Some(&format!(r#"{{"n":{edit}}}"#))).await;
+        times.push(begun.elapsed());
+    }
+    scene.until_all(&format!("default/{}", name(edited)), "programmed", 1).await;
+    let bytes = extension_bytes(&scene).await.iter().sum::<u64>() - already;
+    let after = cpu();
+    times.sort();
+    let milliseconds = |time: Duration| time.as_millis();
+    format!(
+        "| {count} × {megabytes} MiB | {} | {way} | {} | {} ms | {} ms | {} ms |",
+        name(edited),
+        bytes / u64::from(EDITS),
+        milliseconds(times[times.len() / 2]),
+        milliseconds((after.0 - before.0) / EDITS),
+        milliseconds((after.1 - before.1) / EDITS),
+    )
+}

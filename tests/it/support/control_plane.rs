@@ -4,12 +4,13 @@ use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::process::Command;
 use wasmplane::commands::quickstart::{LoggedProcess, listening};
 
-use super::{http, is_by_digest, wait_until};
+use super::{cpu_time, http, is_by_digest, wait_until};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_wasmplane");
 
@@ -206,6 +207,11 @@ impl ControlPlane {
         let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("it runs, on Linux");
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.strip_suffix("kB"));
         line.and_then(|kib| kib.trim().parse::<u64>().ok()).expect("the kernel counts it") << 10
+    }
+
+    /// CPU time that it took since its last start.
+    pub fn cpu_time(&self) -> Duration {
+        cpu_time(self.process.as_ref().and_then(LoggedProcess::id).expect("it runs"))
     }
 
     /// What it logged since its last start.

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::process::Command;
 use wasmplane::commands::bootstrap::{Bootstrap, ClientTls, Endpoint, Protocol};
 use wasmplane::commands::quickstart::{Ended, LoggedProcess, envoy_binary};
 
-use super::{http, wait_until};
+use super::{cpu_time, http, wait_until};
 
 /// Knows `filter_chain` and Wasm: chain mode.
 pub const CHAIN: &str = "1.40.0";
@@ -194,6 +195,11 @@ impl Envoy {
     /// All of `/config_dump`, with ECDS.
     pub async fn config_dump(&self) -> serde_json::Value {
         serde_json::from_str(&self.admin_get("/config_dump").await).expect("Envoy writes JSON")
+    }
+
+    /// CPU time that it took so far.
+    pub fn cpu_time(&self) -> Duration {
+        cpu_time(self.process.id().expect("it runs"))
     }
 
     /// What it logged so far.

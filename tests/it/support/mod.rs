@@ -60,6 +60,15 @@ pub async fn wait_at_most<T>(limit: Duration, what: &str, mut condition: impl As
     }
 }
 
+/// CPU time of a process, in the kernel's ticks of 10 ms.
+pub fn cpu_time(process: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).expect("it runs, on Linux");
+    // Behind the command's name in brackets: utime and stime are the fields 14 and 15 of the whole.
+    let fields = stat.rsplit(") ").next().expect("it has fields").split(' ');
+    let ticks: u64 = fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("ticks are a number")).sum();
+    Duration::from_millis(ticks * 10)
+}
+
 /// A port of loopback for an Envoy, which must be told its port. Below the range from which the kernel hands out ports
 /// by itself (no outgoing connection takes it meanwhile), never twice in a run, and each run begins elsewhere: Envoys
 /// would share a port without a word (SO_REUSEPORT).
