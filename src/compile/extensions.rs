@@ -130,7 +130,9 @@ impl Catalog {
             WithoutConfig::Deny => rbac(PluginType::Http, false),
             WithoutConfig::Allow => chain(Vec::new()),
         };
-        chain(members.collect()).into_resource_or(name, stand_in)
+        let mut resource = chain(members.collect()).into_resource_or(name, stand_in);
+        resource.is_partial = in_gap.iter().any(|index| matches!(self.plugins[*index].run, Run::Absent));
+        resource
     }
 
     /// What a plugin is inside a chain; an open stand-in is left out.

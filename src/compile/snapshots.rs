@@ -68,6 +68,7 @@ fn serve(kind: &Kind, listener: &MergedListener, plan: Plan, merged: &Merged, pr
     let name = &listener.shape.name;
     let mut resource = emit::resource(ResourceType::Listener, name, message.encode_to_vec().into(), merged);
     resource.references.extend(filled.names.into_iter().map(|name| (ResourceType::ExtensionConfig, name)));
+    resource.is_partial = lacks_filter(kind, &plan);
     Served { plan, resource: Arc::new(resource) }
 }
 
@@ -78,6 +79,12 @@ fn filling(kind: &Kind, listener: &MergedListener, plan: &Plan) -> Filling {
         Mode::Filter | Mode::NoWasm => HttpFilling::PerPlugin(stubs(&plan.http)),
     };
     Filling { http, network: stubs(&plan.network) }
+}
+
+/// Whether a plugin that has a filter of its own here has none for want of a module.
+fn lacks_filter(kind: &Kind, plan: &Plan) -> bool {
+    let http = plan.http.iter().filter(|_| Mode::of(kind.capabilities) != Mode::Chain);
+    http.chain(&plan.network).any(|index| matches!(kind.plugins[*index].run, Run::Absent))
 }
 
 /// The filter of a plugin of its own. It stays through a stand-in and while the plugin is disabled, so that the listener

@@ -81,6 +81,8 @@ pub struct Resource {
     pub parts: Arc<[Part]>,
     /// Modules that the client must hold in its code cache before it is sent this.
     pub fetched: Arc<[Digest]>,
+    /// A part is left out as it is not to be had yet. A client that came back may have it, and must not lose it.
+    pub is_partial: bool,
     /// What to send in its place when the client refuses it and holds nothing yet.
     pub stand_in: Option<Arc<Resource>>,
     delta_field: OnceLock<Rope>,
@@ -97,6 +99,7 @@ impl Resource {
             references: Vec::new(),
             parts: Arc::default(),
             fetched: Arc::default(),
+            is_partial: false,
             stand_in: None,
             delta_field: OnceLock::new(),
             sotw_field: OnceLock::new(),

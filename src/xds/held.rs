@@ -24,6 +24,8 @@ pub(super) struct TypeState {
     /// To be answered even with nothing: a first subscription, so that the client can finish its start; a refused set, as
     /// all may have left it; or (ECDS, state of the world) a client that would say a false version when it comes back.
     pub owes_answer: bool,
+    /// State of the world: the client came back with a set that is not the one to send, and has taken none since.
+    pub has_unknown_set: bool,
     /// Names that do not exist and were said so: to the client (delta), or in the log (ECDS).
     pub told_missing: BTreeSet<String>,
     /// The set that was last sent; not for ECDS, which has no sets.
@@ -72,6 +74,12 @@ impl TypeState {
         self.in_flight.iter().any(|response| response.resources.iter().any(|resource| resource.name == name))
     }
 
+    /// Whether the client came back with something under this name that is not known here.
+    pub fn may_hold_more(&self, name: &str) -> bool {
+        let accepted = self.held.get(name).and_then(|held| held.accepted.as_ref());
+        accepted.is_some_and(|accepted| accepted.resource.is_none())
+    }
+
     /// The accepted resources whose content is known.
     pub fn accepted(&self) -> impl Iterator<Item = &Arc<Resource>> {
         self.held.values().filter_map(|held| held.accepted.as_ref()?.resource.as_ref())
@@ -85,6 +93,7 @@ impl TypeState {
 
     /// Records an ACK; returns what the client has accepted by it, and what it gave up for that.
     pub fn accept(&mut self, response: &Response) -> (Vec<Arc<Resource>>, Vec<Arc<Resource>>) {
+        self.has_unknown_set = false;
         let (mut accepted, mut replaced) = (Vec::new(), Vec::new());
         for resource in &response.resources {
             // An Envoy acknowledges and ignores what it has unsubscribed from: that proves nothing.

@@ -66,7 +66,12 @@ impl Session {
         let missing = self.missing(resource_type, &target);
 
         let state = self.types.get_mut(&resource_type).expect("looked up above");
-        let due: Vec<_> = target.values().filter(|resource| state.differs(resource)).cloned().collect();
+        let mut due: Vec<_> = target.values().filter(|resource| state.differs(resource)).cloned().collect();
+        // What is not to be had yet may run there: the client goes on with what it has.
+        due.retain(|resource| !(resource.is_partial && state.may_hold_more(&resource.name)));
+        if state.has_unknown_set && due.iter().any(|resource| resource.is_partial) {
+            return;
+        }
         if due.is_empty() && removed.is_empty() && missing.is_empty() && !state.owes_answer {
             state.retry = None;
             return;
@@ -104,6 +109,7 @@ impl Session {
             }
             // An Envoy that says a version has finished its start; but what it holds may be out of date.
             state.owes_answer = state.subscription.is_wildcard && !is_all;
+            state.has_unknown_set = !is_all;
             if resource_type == ResourceType::ExtensionConfig && !is_all {
                 // Its filters run something, though it cannot be known what of each name.
                 for name in state.subscription.names.clone() {

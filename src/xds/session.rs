@@ -146,6 +146,7 @@ impl Session {
             in_flight: Vec::new(),
             last_nonce: 0,
             claimed,
+            has_unknown_set: false,
             told_missing: BTreeSet::new(),
             sent: None,
             retry: None,

@@ -179,7 +179,8 @@ impl Session {
         }
     }
 
-    /// Where the content of a name names modules by digest: that, once the client holds them. Before, the same with the
+    /// A client that came back goes on with what it has where a part is not to be had yet. Where the content of a name
+    /// names modules by digest: that, once the client holds them. Before, the same with the
     /// modules inside where it has nothing yet, as its listener waits for it; else it goes on with what it has, and the
     /// name is among those that are returned, with what they are waiting for.
     pub(super) fn hold_back(
@@ -191,6 +192,10 @@ impl Session {
         let (mut names, mut wanted) = (BTreeSet::new(), BTreeSet::new());
         for (name, resource) in target {
             let state = &self.types[&ResourceType::ExtensionConfig];
+            if resource.is_partial && state.may_hold_more(name) {
+                names.insert(name.clone());
+                continue;
+            }
             // What does not differ is held since before this stream, one way or the other.
             if self.staging.holds_all(resource, now) || !state.differs(resource) {
                 continue;

@@ -120,6 +120,45 @@ async fn what_broke_while_the_control_plane_was_away_takes_nothing_away() {
 }
 
 #[tokio::test]
+async fn a_control_plane_that_lost_its_data_folder_takes_no_plugin_from_a_running_envoy() {
+    for (version, protocol) in KINDS {
+        let Some((mut scene, _running)) = Scene::with_envoy(version, protocol).await else { return };
+        let server = ModuleServer::start().await;
+        server.put("/auth.wasm", modules::header("x-auth", "checked"));
+        scene.plugin("auth", &server.url("/auth.wasm"), json!({"phase": "AUTHN"}));
+        scene.until_all("default/auth", "programmed", 1).await;
+        let load = Load::watching(scene.port, 2, "x-auth");
+        scene.control.kill().await;
+        drop(server);
+        std::fs::remove_dir_all(scene.control.data()).unwrap();
+        scene.control.start().await;
+        wait_until("an end of the wait for modules", async || {
+            (scene.control.admin_get("/readyz").await.ok()?.status == 200).then_some(())
+        })
+        .await;
+        scene.until_proxies(1).await;
+        scene.until_all("default/auth", "notLoaded", 1).await;
+        // Another change does not take it along.
+        let hello = scene.control.module("hello.wasm", &modules::hello());
+        scene.plugin("hello", &hello, json!({}));
+        scene
+            .until_status("default/hello", "ready", |it| it["moduleDigest"].as_str().is_some_and(|it| !it.is_empty()))
+            .await;
+        assert_eq!(scene.get().await.unwrap().header("x-auth"), Some("checked"), "{version} {protocol:?}");
+
+        let server = ModuleServer::start().await;
+        server.put("/auth.wasm", modules::header("x-auth", "checked"));
+        scene.plugin("auth", &server.url("/auth.wasm"), json!({"phase": "AUTHN"}));
+        for id in ["default/auth", "default/hello"] {
+            scene.until_all(id, "programmed", 1).await;
+        }
+        let report = load.stop().await;
+        report.assert_no_failure();
+        assert_eq!(report.seen.keys().collect::<Vec<_>>(), ["checked"], "{version} {protocol:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_control_plane_that_is_asked_to_end_does_and_traffic_goes_on() {
     let Some((mut scene, running)) = Scene::with_envoy(CHAIN, Protocol::Sotw).await else { return };
     let hello = scene.control.module("hello.wasm", &modules::hello());

@@ -67,6 +67,12 @@ impl Resource {
         self
     }
 
+    /// A part of it is not to be had yet.
+    fn partial(mut self) -> Self {
+        self.is_partial = true;
+        self
+    }
+
     fn with_stand_in(mut self) -> Self {
         self.stand_in = Some(Arc::new(resource(self.resource_type, &self.name, "stand-in")));
         self

@@ -160,3 +160,50 @@ fn bytes_that_this_process_never_saw_are_put_back_as_soon_as_it_has_them() {
     client.settle();
     assert_eq!(client.received(), ["ecds p@2", "ecds p@1"]);
 }
+
+#[test]
+fn an_envoy_that_comes_back_keeps_what_it_has_while_a_plugin_of_it_is_not_to_be_had() {
+    for protocol in BOTH {
+        let whole = |version| chain("c", version, &["auth", "b"]);
+        let partial = |version| chain("c", version, &["b"]).partial();
+        let l = |version| listener("l", version).using(ExtensionConfig, "c");
+        let mut client = Client::new(protocol);
+        client.publish(snapshot([l("1"), whole("1")]));
+        client.subscribe(Listener, &[]);
+        client.subscribe(ExtensionConfig, &["c"]);
+        client.settle();
+        client.received();
+        client.unpublish();
+        client.reconnect();
+        client.publish(snapshot([l("1"), partial("2")]));
+        client.publish(snapshot([l("1"), partial("3")]));
+        client.settle();
+        assert_eq!(client.holds(ExtensionConfig), "c@1", "{protocol:?}");
+        client.publish(snapshot([l("1"), whole("4")]));
+        client.settle();
+        assert_eq!(client.holds(ExtensionConfig), "c@4", "{protocol:?}");
+        // What is known to lack it may go on without it.
+        client.publish(snapshot([l("1"), partial("5")]));
+        client.settle();
+        assert_eq!(client.holds(ExtensionConfig), "c@5", "{protocol:?}");
+    }
+}
+
+#[test]
+fn an_envoy_that_comes_back_keeps_a_listener_whose_filter_is_not_to_be_had() {
+    for protocol in BOTH {
+        let partial = || listener("l", "2").partial();
+        let mut client = Client::new(protocol);
+        client.publish(snapshot([listener("l", "1")]));
+        client.subscribe(Listener, &[]);
+        client.settle();
+        client.unpublish();
+        client.reconnect();
+        client.publish(snapshot([partial()]));
+        client.settle();
+        assert_eq!(client.holds(Listener), "l@1", "{protocol:?}");
+        client.publish(snapshot([listener("l", "3")]));
+        client.settle();
+        assert_eq!(client.holds(Listener), "l@3", "{protocol:?}");
+    }
+}
