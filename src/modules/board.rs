@@ -69,6 +69,11 @@ impl Board {
         matches!(self.states.borrow().get(reference), Some(ModuleState::Ready(_)))
     }
 
+    /// The image that the module is of.
+    pub fn image(&self, reference: &ModuleRef) -> Option<Digest> {
+        self.notes.borrow().get(reference)?.image
+    }
+
     /// True if it is another module than before.
     pub fn ready(&self, reference: &ModuleRef, code: Code, warnings: Arc<[String]>, image: Option<Digest>) -> bool {
         self.note(reference, Notes { failing: None, warnings, image, tag_means: None });

@@ -132,6 +132,23 @@ async fn a_tag_that_moves_back_is_no_longer_told_to_mean_another_image() {
 }
 
 #[tokio::test]
+async fn a_tag_that_another_plugin_pulls_always_is_followed_all_the_same() {
+    let (data_dir, registry) = (folder(), Registry::start().await);
+    registry.publish("a", "v1", &module(1));
+    let (follower, eager) = (registry.reference("a:v1"), always(registry.reference("a:v1")));
+    let room = following(data_dir.path(), Duration::from_secs(1), true);
+    room.want([&follower, &eager]);
+    room.ready(&follower, &module(1)).await;
+    room.ready(&eager, &module(1)).await;
+    registry.publish("a", "v1", &module(2));
+    // As if the other plugin was edited: it has the new image at once, and the memory has it too.
+    room.modules.want([follower.clone(), eager.clone()].into(), &[eager.clone()].into());
+    room.ready(&eager, &module(2)).await;
+    room.ready(&follower, &module(2)).await;
+    room.stop().await;
+}
+
+#[tokio::test]
 async fn two_tags_of_a_large_image_hold_up_no_other_image_of_their_registry() {
     let (data_dir, registry) = (folder(), Registry::start().await);
     for tag in ["v1", "v2", "v3"] {
