@@ -136,6 +136,9 @@ impl Keeper {
     pub(super) async fn ready_from_store(&self) -> bool {
         let Some(given) = self.room.library.memory.recall(&self.reference) else { return false };
         let Some(checked) = self.room.library.load(&given).await else { return false };
+        if let Err(error) = self.room.library.keep(&self.reference, given.clone()).await {
+            tracing::error!(module = %self.name(), %error, "module is not remembered");
+        }
         let is_image = matches!(self.reference.location, ModuleLocation::Oci(_));
         self.ready(checked, given.served.filter(|_| is_image));
         true

@@ -151,6 +151,12 @@ impl Library {
         self.aside(move |library| library.memory.set(&reference, given)).await
     }
 
+    /// A module that was loaded is run, and not asked for again.
+    pub async fn keep(self: &Arc<Self>, reference: &ModuleRef, given: Given) -> Result<(), FetchError> {
+        let reference = reference.clone();
+        self.aside(move |library| library.memory.keep(&reference, given)).await
+    }
+
     fn take_in(
         &self,
         reference: &ModuleRef,

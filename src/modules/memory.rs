@@ -9,10 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+use super::pull::is_asked_always;
 use crate::disk::write_whole;
 use crate::model::{Digest, ImageReference, ModuleLocation, ModuleRef, shown_url};
 
@@ -71,17 +72,34 @@ impl Asked {
     }
 }
 
+/// What a location gave.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Known {
+    /// What came last is first.
+    given: Vec<Given>,
+    /// What plugins run that are not to ask again, whatever came since for those that are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    kept: Option<Given>,
+}
+
+impl Known {
+    fn all(&self) -> impl Iterator<Item = &Given> {
+        self.given.iter().chain(&self.kept)
+    }
+}
+
 /// The file's form.
 #[derive(Serialize, Deserialize)]
 struct Entry {
     #[serde(flatten)]
     asked: Asked,
-    given: Vec<Given>,
+    #[serde(flatten)]
+    known: Known,
 }
 
 pub struct Memory {
     path: PathBuf,
-    given: Mutex<BTreeMap<Asked, Vec<Given>>>,
+    known: Mutex<BTreeMap<Asked, Known>>,
     /// Held while the file is written, so that an older text never replaces a newer one, and nobody who reads waits.
     writing: Mutex<()>,
 }
@@ -90,7 +108,7 @@ impl Memory {
     /// What cannot be read is logged and begun anew: it costs downloads, nothing else.
     pub fn open(data_dir: &Path) -> Self {
         let path = data_dir.join("modules/digests.json");
-        let given = match fs::read(&path) {
+        let known = match fs::read(&path) {
             Ok(text) => parse(&text).unwrap_or_else(|error| {
                 tracing::warn!(path = %path.display(), %error, "memory of module digests is damaged and begun anew");
                 BTreeMap::new()
@@ -102,16 +120,16 @@ impl Memory {
                 BTreeMap::new()
             }
         };
-        Self { path, given: Mutex::new(given), writing: Mutex::default() }
+        Self { path, known: Mutex::new(known), writing: Mutex::default() }
     }
 
-    /// What the reference stands for as far as is known: what is pinned, or what came last.
+    /// What the reference stands for as far as is known: what is pinned, what is kept, or what came last.
     pub fn recall(&self, reference: &ModuleRef) -> Option<Given> {
-        let given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
-        let given = given.get(&Asked::of(reference))?;
+        let known = self.known();
+        let known = known.get(&Asked::of(reference))?;
         match reference.sha256 {
-            Some(pin) => given.iter().find(|it| it.is(&pin)).cloned(),
-            None => given.first().cloned(),
+            Some(pin) => known.all().find(|it| it.is(&pin)).cloned(),
+            None => known.kept.as_ref().filter(|_| is_kept(reference)).or(known.given.first()).cloned(),
         }
     }
 
@@ -122,47 +140,71 @@ impl Memory {
             let reference = asked.location.strip_prefix("oci://").and_then(|text| text.parse::<ImageReference>().ok());
             reference.is_some_and(|reference| reference.home() == home)
         };
-        let given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut of_home = given.iter().filter(|(asked, _)| is_of_home(asked)).flat_map(|(_, given)| given);
+        let known = self.known();
+        let mut of_home = known.iter().filter(|(asked, _)| is_of_home(asked)).flat_map(|(_, known)| known.all());
         of_home.find(|it| it.served.as_ref() == Some(image) || it.chosen.as_ref() == Some(image)).cloned()
     }
 
     /// Remembers on disk, too, if that can be written. Blocks.
     pub fn set(&self, reference: &ModuleRef, new: Given) {
+        self.change(reference, |known| {
+            if is_kept(reference) {
+                known.kept = Some(new.clone());
+            }
+            if known.given.first() != Some(&new) {
+                known.given.retain(|older| *older != new);
+                known.given.insert(0, new);
+                known.given.truncate(PER_LOCATION);
+            }
+        });
+    }
+
+    /// It is run, and not asked for again. Blocks.
+    pub fn keep(&self, reference: &ModuleRef, given: Given) {
+        if is_kept(reference) {
+            self.change(reference, |known| known.kept = Some(given));
+        }
+    }
+
+    fn change(&self, reference: &ModuleRef, change: impl FnOnce(&mut Known)) {
         {
-            let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
-            let given = given.entry(Asked::of(reference)).or_default();
-            if given.first() == Some(&new) {
+            let mut known = self.known();
+            let known = known.entry(Asked::of(reference)).or_default();
+            let before = known.clone();
+            change(known);
+            if *known == before {
                 return;
             }
-            given.retain(|older| *older != new);
-            given.insert(0, new);
-            given.truncate(PER_LOCATION);
         }
         self.save();
     }
 
+    fn known(&self) -> MutexGuard<'_, BTreeMap<Asked, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Forgets modules that the store no longer has. Blocks.
     pub fn retain(&self, is_stored: impl Fn(&Digest) -> bool) {
-        let given = || self.given.lock().unwrap_or_else(PoisonError::into_inner);
-        let known: BTreeSet<Digest> = given().values().flatten().map(|it| it.module).collect();
+        let modules: BTreeSet<Digest> = self.known().values().flat_map(Known::all).map(|it| it.module).collect();
         // Asked of the disk while nobody who reads waits.
-        let gone: BTreeSet<Digest> = known.into_iter().filter(|digest| !is_stored(digest)).collect();
+        let gone: BTreeSet<Digest> = modules.into_iter().filter(|digest| !is_stored(digest)).collect();
         if gone.is_empty() {
             return;
         }
-        given().retain(|_, given| {
-            // One of them may have come back meanwhile.
-            given.retain(|it| !gone.contains(&it.module) || is_stored(&it.module));
-            !given.is_empty()
+        // One of them may have come back meanwhile.
+        let is_there = |it: &Given| !gone.contains(&it.module) || is_stored(&it.module);
+        self.known().retain(|_, known| {
+            known.given.retain(is_there);
+            known.kept = known.kept.take().filter(is_there);
+            known.all().next().is_some()
         });
         self.save();
     }
 
     fn save(&self) {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let given = self.given.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let entries: Vec<_> = given.into_iter().map(|(asked, given)| Entry { asked, given }).collect();
+        let known = self.known().clone();
+        let entries: Vec<_> = known.into_iter().map(|(asked, known)| Entry { asked, known }).collect();
         let text = serde_json::to_vec_pretty(&entries).expect("strings are JSON");
         if let Err(error) = write_whole(&self.path, &text) {
             // The store has the same folder and has reported it.
@@ -171,10 +213,15 @@ impl Memory {
     }
 }
 
-fn parse(text: &[u8]) -> Result<BTreeMap<Asked, Vec<Given>>, serde_json::Error> {
+/// Whether plugins of this reference stay with what they got first.
+fn is_kept(reference: &ModuleRef) -> bool {
+    reference.sha256.is_none() && !is_asked_always(reference)
+}
+
+fn parse(text: &[u8]) -> Result<BTreeMap<Asked, Known>, serde_json::Error> {
     let entries: Vec<Entry> = serde_json::from_slice(text)?;
     let sound = entries.into_iter().filter(|entry| entry.asked.is_sound());
-    Ok(sound.map(|entry| (entry.asked, entry.given)).collect())
+    Ok(sound.map(|entry| (entry.asked, entry.known)).collect())
 }
 
 #[cfg(test)]

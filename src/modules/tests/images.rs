@@ -149,6 +149,31 @@ async fn a_tag_that_another_plugin_pulls_always_is_followed_all_the_same() {
 }
 
 #[tokio::test]
+async fn a_restart_does_not_move_a_plugin_to_the_image_that_another_policy_pulled() {
+    let (data_dir, registry) = (folder(), Registry::start().await);
+    registry.publish("a", "v1", &module(1));
+    let (kept, eager) = (registry.reference("a:v1"), always(registry.reference("a:v1")));
+    let room = Running::start(data_dir.path(), &[]);
+    room.want([&eager]);
+    room.ready(&eager, &module(1)).await;
+    // Comes by what the other one got.
+    room.want([&eager, &kept]);
+    room.ready(&kept, &module(1)).await;
+    registry.publish("a", "v1", &module(2));
+    room.modules.want([kept.clone(), eager.clone()].into(), &[eager.clone()].into());
+    room.ready(&eager, &module(2)).await;
+    room.ready(&kept, &module(1)).await;
+    room.stop().await;
+
+    registry.set_down(true);
+    let room = Running::start(data_dir.path(), &[]);
+    room.want([&eager, &kept]);
+    room.ready(&eager, &module(2)).await;
+    room.ready(&kept, &module(1)).await;
+    room.stop().await;
+}
+
+#[tokio::test]
 async fn two_tags_of_a_large_image_hold_up_no_other_image_of_their_registry() {
     let (data_dir, registry) = (folder(), Registry::start().await);
     for tag in ["v1", "v2", "v3"] {
