@@ -50,7 +50,7 @@ async fn get_unhurried(
         progress(Progress::Total(announced));
     }
     let mut batch = spools.batch().await;
-    let spool = batch.open().await.map_err(|error| failed(url, error.to_string()))?;
+    let spool = batch.open().await;
     Ok((body(response, spool, url, limit, progress).await?, batch))
 }
 
@@ -69,7 +69,7 @@ async fn body(
         spool.write(&chunk).await.map_err(disk)?;
         progress(Progress::Bytes(chunk.len() as u64));
     }
-    spool.finish().await.map_err(disk)
+    Ok(spool.finish())
 }
 
 fn too_large(url: &str, limit: u64) -> FetchError {

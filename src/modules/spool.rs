@@ -1,8 +1,9 @@
 //! Where downloads go while they come: unnamed files beside the store, so that slow servers hold no memory, and nothing
 //! is left behind by a crash. Only what is complete is read into memory, and only so much of it at a time.
 //!
-//! Where the data folder cannot be written, downloads are kept in memory as far as they have come, within a limit of
-//! their own. Who finds no room there fails at once and tries again later: it waits for no server that takes its time.
+//! Where the data folder cannot be written, or has no room left, downloads are kept in memory as far as they have come,
+//! within a limit of their own. Who finds no room there fails at once and tries again later: it waits for no server that
+//! takes its time.
 
 mod arrived;
 
@@ -28,6 +29,8 @@ const MEMORY: u64 = 512 << 20;
 const ARRIVING: u64 = 512 << 20;
 /// Permits are counted in these.
 const UNIT: u64 = 1 << 10;
+/// Bytes that are read back at a time.
+const PIECE: u64 = 64 << 10;
 
 pub struct Spools {
     place: Place,
@@ -56,6 +59,7 @@ pub struct Room {
 pub struct Spool {
     content: Content,
     folder: PathBuf,
+    arrived: Arc<Arrived>,
     hasher: sha2::Sha256,
     length: u64,
     /// The first bytes, as far as they tell a module from what is packed.
@@ -71,7 +75,8 @@ enum Content {
         content: Vec<u8>,
         /// Bytes that there is room for: those before a restart are not asked for again.
         paid: u64,
-        arrived: Arc<Arrived>,
+        /// Why it is not on disk.
+        reason: Arc<str>,
     },
 }
 
@@ -84,7 +89,7 @@ pub struct Spooled {
     length: u64,
 }
 
-/// The disk is full, or no longer writable.
+/// There is room for it neither on disk nor in memory, or what is on disk cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot be kept in {}: {cause}", folder.display())]
 pub struct Failed {
@@ -140,43 +145,49 @@ impl Spools {
             #[cfg(test)]
             Place::Device(path) => (path.clone(), File::options().write(true).open(path)),
         };
-        match opened {
-            Ok(file) => Batch { folder, first: Some(file), arrived: None },
-            Err(error) => {
-                let arrived = Arrived::new(&self.arriving, &error);
-                Batch { folder, first: None, arrived: Some(Arc::new(arrived)) }
-            }
-        }
+        Batch { folder, next: Some(opened), arrived: Arc::new(Arrived::new(&self.arriving)) }
     }
 }
 
-/// Some downloads on their way, all on disk or all in memory.
+/// Some downloads on their way, each on disk or in memory.
 pub struct Batch {
     folder: PathBuf,
     /// Opened to see whether the folder can be used.
-    first: Option<File>,
-    /// Where they are in memory.
-    arrived: Option<Arc<Arrived>>,
+    next: Option<io::Result<File>>,
+    /// Those in memory.
+    arrived: Arc<Arrived>,
 }
 
 impl Batch {
-    pub async fn open(&mut self) -> Result<Spool, Failed> {
+    pub async fn open(&mut self) -> Spool {
         let folder = self.folder.clone();
-        let content = match (self.first.take(), &self.arrived) {
-            (Some(file), _) => Content::File(tokio::fs::File::from_std(file)),
-            (None, Some(arrived)) => Content::Memory { content: Vec::new(), paid: 0, arrived: Arc::clone(arrived) },
-            (None, None) => {
-                let opened = open_unnamed(folder.clone()).await;
-                let file = opened.map_err(|cause| Failed { folder: folder.clone(), cause })?;
-                Content::File(tokio::fs::File::from_std(file))
+        let opened = match self.next.take() {
+            Some(Err(error)) => {
+                // The others of the batch need not try again.
+                self.next = Some(Err(io::Error::other(error.to_string())));
+                Err(error)
             }
+            Some(Ok(file)) => Ok(file),
+            None => open_unnamed(folder.clone()).await,
         };
-        Ok(Spool { content, folder, hasher: sha2::Sha256::new(), length: 0, head: Vec::new() })
+        let content = match opened {
+            Ok(file) => Content::File(tokio::fs::File::from_std(file)),
+            Err(error) => Content::in_memory(&error),
+        };
+        let arrived = Arc::clone(&self.arrived);
+        Spool { content, folder, arrived, hasher: sha2::Sha256::new(), length: 0, head: Vec::new() }
     }
 
     /// For reading and unpacking what is downloaded.
     pub async fn room(self, spools: &Spools, bytes: u64) -> Room {
-        Room { _arrived: self.arrived, ..spools.room(bytes).await }
+        Room { _arrived: Some(self.arrived), ..spools.room(bytes).await }
+    }
+}
+
+impl Content {
+    /// `cause`: what became of the attempt to put it on disk.
+    fn in_memory(cause: &io::Error) -> Self {
+        Self::Memory { content: Vec::new(), paid: 0, reason: cause.to_string().into() }
     }
 }
 
@@ -194,20 +205,46 @@ impl Spool {
     }
 
     pub async fn write(&mut self, bytes: &[u8]) -> Result<(), Failed> {
+        if let Content::File(file) = &mut self.content
+            && let Err(cause) = write_through(file, bytes).await
+        {
+            self.move_to_memory(cause).await?;
+        }
         self.hasher.update(bytes);
         self.head.extend(bytes.iter().take(MAGIC.len() - self.head.len()));
         self.length += bytes.len() as u64;
-        match &mut self.content {
-            Content::File(file) => file.write_all(bytes).await.map_err(|cause| self.failed(cause)),
-            Content::Memory { content, paid, arrived } => {
-                if self.length > *paid {
-                    let grown = arrived.grow(self.length - *paid);
-                    *paid += grown.map_err(|cause| Failed { folder: self.folder.clone(), cause })?;
-                }
-                content.extend_from_slice(bytes);
-                Ok(())
+        self.append(bytes)
+    }
+
+    /// What is in memory grows; a file has it already.
+    fn append(&mut self, bytes: &[u8]) -> Result<(), Failed> {
+        if let Content::Memory { content, paid, reason } = &mut self.content {
+            let length = content.len() as u64 + bytes.len() as u64;
+            if length > *paid {
+                let grown = self.arrived.grow(length - *paid, reason);
+                *paid += grown.map_err(|cause| Failed { folder: self.folder.clone(), cause })?;
             }
+            content.extend_from_slice(bytes);
         }
+        Ok(())
+    }
+
+    /// What has come so far: the file takes no more, and gives back what it has.
+    async fn move_to_memory(&mut self, cause: io::Error) -> Result<(), Failed> {
+        tracing::debug!(folder = %self.folder.display(), error = %cause, "download goes on in memory");
+        let file = std::mem::replace(&mut self.content, Content::in_memory(&cause));
+        let Content::File(mut file) = file else { return Ok(()) };
+        if self.length > 0 {
+            file.rewind().await.map_err(|cause| self.failed(cause))?;
+        }
+        let mut left = self.length;
+        while left > 0 {
+            let mut piece = vec![0; left.min(PIECE) as usize];
+            file.read_exact(&mut piece).await.map_err(|cause| self.failed(cause))?;
+            self.append(&piece)?;
+            left -= piece.len() as u64;
+        }
+        Ok(())
     }
 
     /// As if nothing had come.
@@ -223,24 +260,26 @@ impl Spool {
         restarted.map_err(|cause| self.failed(cause))
     }
 
-    pub async fn finish(mut self) -> Result<Spooled, Failed> {
-        if let Content::File(file) = &mut self.content {
-            // What the system could not write is told here at the latest.
-            file.flush().await.map_err(|cause| self.failed(cause))?;
-        }
+    pub fn finish(self) -> Spooled {
         let digest = Digest::from_bytes(self.hasher.finalize().into());
-        Ok(Spooled {
+        Spooled {
             content: self.content,
             is_module: self.head == MAGIC,
             folder: self.folder,
             digest,
             length: self.length,
-        })
+        }
     }
 
     fn failed(&self, cause: io::Error) -> Failed {
         Failed { folder: self.folder.clone(), cause }
     }
+}
+
+/// To the last byte, so that what fails is these bytes and none before them.
+async fn write_through(file: &mut tokio::fs::File, bytes: &[u8]) -> io::Result<()> {
+    file.write_all(bytes).await?;
+    file.flush().await
 }
 
 async fn restart_file(file: &mut tokio::fs::File) -> io::Result<()> {

@@ -31,7 +31,7 @@ impl Session<'_> {
             }
             tracing::debug!(what, cause = broken, have = spool.len(), "download broke off and is taken up again");
         }
-        let spooled = spool.finish().await.map_err(|failed| failed.about(&what))?;
+        let spooled = spool.finish();
         if spooled.digest() != blob.digest {
             let (expected, actual) = (blob.digest, spooled.digest());
             return Err(PullError::Digest { what, source_of_expected: "the manifest", expected, actual });

@@ -129,7 +129,7 @@ impl Session<'_> {
         let mut batch = spools.batch().await;
         let mut blobs = Vec::new();
         for blob in wanted {
-            let spool = batch.open().await.map_err(|failed| failed.about("the image"))?;
+            let spool = batch.open().await;
             blobs.push(self.download(blob, spool, progress).await?);
         }
         Ok(Downloaded { blobs, batch })

@@ -383,15 +383,12 @@ async fn the_next_credential_that_fits_is_tried() {
 }
 
 #[tokio::test]
-async fn a_full_disk_in_mid_download_is_said_with_its_folder() {
+async fn a_full_disk_is_no_reason_to_do_without_an_image() {
     let fake = Fake::start(
         |request| if is_manifest(request) { good_manifest().into_response() } else { MODULE.into_response() },
     );
     let spools = Spools::on_device(std::path::Path::new("/dev/full"));
-    let said = pull_with(&fake.await, "a:v1", keys(Vec::new()), &spools).await.unwrap_err().to_string();
-    let digest = Digest::of(MODULE);
-    let words = "cannot be kept in /dev/full: No space left on device (os error 28)";
-    assert_eq!(said, format!("blob sha256:{digest}: {words}"));
+    pull_with(&fake.await, "a:v1", keys(Vec::new()), &spools).await.unwrap();
 }
 
 #[tokio::test]
