@@ -12,7 +12,7 @@ use self::judged::{AskedVersion, Judged, parse_version};
 use super::network::NetworkArgs;
 use super::progress::Bar;
 use super::{Format, Outcome};
-use crate::model::{EnvoyVersion, ModuleLocation};
+use crate::model::{EnvoyVersion, ModuleLocation, shown_url};
 use crate::modules::{Fetched, Report, Verdict, fetch_once, inspect};
 
 /// What a module is, and whether Envoy would take it.
@@ -35,6 +35,7 @@ pub struct Args {
 
 pub fn run(args: Args) -> anyhow::Result<Outcome> {
     let location = location(&args.module)?;
+    let shown = shown(&args.module, &location);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let bar = Bar::new("fetching");
     let fetch = fetch_once(&location, args.network.settings()?, bar.watch());
@@ -42,8 +43,8 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
     drop(bar);
     let subject = Subject { report: inspect(&fetched.module), judged: Judged::of(args.envoy.as_ref()), fetched };
     match args.format {
-        Format::Text => print!("{}", text::render(&args.module, &subject)),
-        Format::Json => println!("{:#}", json::render(&args.module, &subject)),
+        Format::Text => print!("{}", text::render(&shown, &subject)),
+        Format::Json => println!("{:#}", json::render(&shown, &subject)),
     }
     match subject.verdict() {
         Verdict::Accepted => Ok(Outcome::Fine),
@@ -79,7 +80,17 @@ fn location(module: &str) -> anyhow::Result<ModuleLocation> {
         Some(("file", path)) => Ok(ModuleLocation::File(path.into())),
         Some(("http" | "https", _)) => Ok(ModuleLocation::Http(module.to_owned())),
         Some(("oci", reference)) => Ok(ModuleLocation::Oci(reference.to_owned())),
-        Some((scheme, _)) => bail!("{module}: unknown scheme {scheme}: name a file, or an http(s) or oci URL"),
+        Some((scheme, _)) => {
+            bail!("{}: unknown scheme {scheme}: name a file, or an http(s) or oci URL", shown_url(module))
+        }
+    }
+}
+
+/// As it was written, without the secrets of a URL.
+fn shown(module: &str, location: &ModuleLocation) -> String {
+    match location {
+        ModuleLocation::Http(url) => shown_url(url),
+        ModuleLocation::Oci(_) | ModuleLocation::File(_) => module.to_owned(),
     }
 }
 
@@ -112,6 +123,28 @@ mod tests {
             network: NetworkArgs::default(),
         })
         .unwrap()
+    }
+
+    #[test]
+    fn the_password_and_the_token_of_a_url_are_not_printed() {
+        let module = wat::parse_str(MODULE).unwrap();
+        let url = "https://me:hunter2@m.test/a.wasm?sig=hunter3";
+        let fetched = Fetched {
+            module: module.clone().into(),
+            image: None,
+            layout: crate::modules::Layout::Plain,
+            defaults: None,
+            runtime: None,
+            warnings: Vec::new(),
+        };
+        let subject = Subject { report: inspect(&module), judged: Judged::of(None), fetched };
+        let shown = shown(url, &location(url).unwrap());
+        for printed in [text::render(&shown, &subject), json::render(&shown, &subject).to_string()] {
+            assert!(printed.contains("https://redacted@m.test/a.wasm?redacted"), "{printed}");
+            assert!(!printed.contains("hunter"), "{printed}");
+        }
+        let refused = location("ftp://me:hunter2@m.test/a.wasm").unwrap_err().to_string();
+        assert!(!refused.contains("hunter"), "{refused}");
     }
 
     #[test]
