@@ -4,11 +4,10 @@
 //! tried again where that can help.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
-use super::Room;
 use super::error::FetchError;
 use super::failure::{Failure, NextTry};
 use super::folders::{Place, open_below};
@@ -19,15 +18,22 @@ use super::pace::Backoff;
 use super::pull::is_asked_always;
 use super::stats::FetchResult;
 use super::watcher::look;
+use super::{Room, Wanted};
 use crate::model::{Code, Digest, HostPort, ModuleLocation, ModuleRef};
 
 /// One reference, and the room it is kept in.
 pub struct Keeper {
     pub room: Arc<Room>,
     pub reference: ModuleRef,
+    /// What the image's reference meant when it was last pulled.
+    pub pulled: Mutex<Option<Digest>>,
 }
 
 impl Keeper {
+    pub fn new(room: &Arc<Room>, reference: &ModuleRef) -> Self {
+        Self { room: Arc::clone(room), reference: reference.clone(), pulled: Mutex::default() }
+    }
+
     /// Returns when nothing can change any more.
     pub async fn keep(self) {
         match &self.reference.location {
@@ -56,11 +62,30 @@ impl Keeper {
         }
         let mut backoff = Backoff::new(&self.room.pace);
         loop {
+            let edit = self.edit();
             // Also where the bytes are not the pinned ones: a URL may give others tomorrow, as after a maintenance page.
             let Err(error) = self.patiently(self.fetch(url)).await else { return };
             let wait = if error.is_about_content() { self.room.pace.slowest_retry } else { backoff.next() };
             self.fail(&error, NextTry::after(wait)).await;
-            tokio::time::sleep(wait).await;
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.edited(edit) => backoff = Backoff::new(&self.room.pace),
+            }
+        }
+    }
+
+    /// Of the last edit of a plugin that wants this module.
+    pub(super) fn edit(&self) -> Option<u64> {
+        self.room.wanted.borrow().get(&self.reference).map(|wish| wish.edit)
+    }
+
+    /// Returns when a plugin that wants this module was edited since.
+    pub(super) async fn edited(&self, before: Option<u64>) {
+        let mut wanted = self.room.wanted.subscribe();
+        let is_later = |wanted: &Wanted| wanted.get(&self.reference).is_some_and(|wish| Some(wish.edit) > before);
+        if wanted.wait_for(is_later).await.is_err() {
+            // The room is gone.
+            std::future::pending().await
         }
     }
 

@@ -116,9 +116,16 @@ pub const STORE_MAX_BYTES: u64 = 4 << 30;
 #[derive(Clone)]
 pub struct Modules(Arc<Room>);
 
-/// Each wanted module with the number of its wish: one that was dropped and is wanted again is a new wish, even where
-/// nobody looked in between.
-type Wanted = Arc<BTreeMap<ModuleRef, u64>>;
+type Wanted = Arc<BTreeMap<ModuleRef, Wish>>;
+
+/// Numbers that only grow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Wish {
+    /// One that was dropped and is wanted again is a new wish, even where nobody looked in between.
+    number: u64,
+    /// When a plugin that wants it was last edited: what failed is then tried again at once.
+    edit: u64,
+}
 
 /// What all keepers share.
 struct Room {
@@ -172,15 +179,20 @@ impl Modules {
     }
 
     /// Replaces the set of wanted modules. What was wanted before goes on as it is, but for those of `changed` plugins
-    /// whose policy is Always: they are asked for again.
+    /// that have failed, or whose policy is Always: they are asked for again.
     pub fn want(&self, refs: BTreeSet<ModuleRef>, changed: &BTreeSet<ModuleRef>) {
         self.0.board.want(&refs);
         self.0.library.want(&refs);
         let wish = self.0.wishes.fetch_add(1, Ordering::Relaxed);
         self.0.wanted.send_modify(|wanted| {
-            let is_anew = |reference: &ModuleRef| changed.contains(reference) && is_asked_always(reference);
-            let wish_of =
-                |reference: &ModuleRef| wanted.get(reference).copied().filter(|_| !is_anew(reference)).unwrap_or(wish);
+            let wish_of = |reference: &ModuleRef| match wanted.get(reference) {
+                Some(_) if changed.contains(reference) && is_asked_always(reference) => {
+                    Wish { number: wish, edit: wish }
+                }
+                Some(before) if changed.contains(reference) => Wish { edit: wish, ..*before },
+                Some(before) => *before,
+                None => Wish { number: wish, edit: wish },
+            };
             *wanted = Arc::new(
                 refs.into_iter()
                     .map(|reference| {
@@ -270,7 +282,7 @@ struct Keepers {
 impl Keepers {
     fn want(&mut self, room: &Arc<Room>, wanted: &Wanted) {
         self.by_reference.retain(|reference, (wish, keeper)| {
-            let is_wanted = wanted.get(reference) == Some(wish);
+            let is_wanted = wanted.get(reference).is_some_and(|wanted| wanted.number == *wish);
             if !is_wanted {
                 keeper.abort();
             }
@@ -278,8 +290,8 @@ impl Keepers {
         });
         for (reference, wish) in wanted.iter() {
             if !self.by_reference.contains_key(reference) {
-                let keeper = Keeper { room: Arc::clone(room), reference: reference.clone() };
-                self.by_reference.insert(reference.clone(), (*wish, self.tasks.spawn(keeper.keep())));
+                let keeper = Keeper::new(room, reference);
+                self.by_reference.insert(reference.clone(), (wish.number, self.tasks.spawn(keeper.keep())));
             }
         }
     }

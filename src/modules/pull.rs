@@ -3,7 +3,7 @@
 //! Which image a tag means is asked once, and again where the policy or `--tag-refresh` says so; what is rolled out is
 //! always the module of one digest. A plugin whose secret changes is tried again at once.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use super::error::FetchError;
 use super::failure::NextTry;
@@ -15,6 +15,12 @@ use super::registry::{self, Keys, PullError, Resolved};
 use super::stats::FetchResult;
 use super::{TagRefresh, image};
 use crate::model::{Digest, ImageReference, ModuleLocation, ModuleRef, PullPolicy, PullSecret};
+
+/// What another attempt may have to wait for.
+struct Known {
+    secret: Option<Arc<PullSecret>>,
+    edit: Option<u64>,
+}
 
 impl Keeper {
     /// Returns when nothing can change any more.
@@ -30,8 +36,7 @@ impl Keeper {
         } else if !self.fetch_until_ready(&image).await {
             return;
         }
-        let is_fixed = image.digest.is_some() || self.is_pinned();
-        if let Some(refresh) = self.room.tag_refresh.filter(|_| !is_fixed) {
+        if let Some(refresh) = self.room.tag_refresh.filter(|_| !self.is_fixed(&image)) {
             self.follow_tag(&image, refresh).await;
         }
     }
@@ -40,30 +45,51 @@ impl Keeper {
     async fn fetch_until_ready(&self, image: &ImageReference) -> bool {
         let mut backoff = Backoff::new(&self.room.pace);
         loop {
-            let secret = self.secret();
+            let known = self.known();
             let Err(error) = self.patiently(self.fetch_image(image)).await else { return true };
             if image.digest.is_some() && error.is_final_of_a_digest() {
                 self.fail(&error, NextTry::WhenPluginChanges).await;
                 return false;
             }
-            self.wait_after(&error, &secret, &mut backoff).await;
+            self.wait_after(&error, image, &known, &mut backoff).await;
         }
     }
 
-    /// Notes the failure and waits until it is worth another attempt: for the time, or for the secret to change.
-    async fn wait_after(&self, error: &FetchError, secret: &Option<Arc<PullSecret>>, backoff: &mut Backoff) {
+    /// Notes the failure and waits until it is worth another attempt: for the time, for another image under the tag, or
+    /// for an edit of the secret or of the plugin.
+    async fn wait_after(&self, error: &FetchError, image: &ImageReference, known: &Known, backoff: &mut Backoff) {
         if let FetchError::Pull { cause, .. } = error
             && matches!(**cause, PullError::Secret { .. })
         {
             self.fail(error, NextTry::WhenSecretChanges).await;
-            return self.secret_changed(secret).await;
+            return self.secret_changed(&known.secret).await;
         }
-        let wait = if error.is_about_content() { self.room.pace.slowest_retry } else { backoff.next() };
+        let is_about_content = error.is_about_content();
+        let wait = if is_about_content { self.room.pace.slowest_retry } else { backoff.next() };
         let wait = wait.max(error.retry_after().unwrap_or_default().min(self.room.pace.longest_obedience));
         self.fail(error, NextTry::after(wait)).await;
         tokio::select! {
-            () = tokio::time::sleep(wait) => {}
-            () = self.secret_changed(secret) => {}
+            () = tokio::time::sleep(wait) => return,
+            () = self.secret_changed(&known.secret) => {}
+            () = self.edited(known.edit) => {}
+            () = self.tag_moved(image), if is_about_content => {}
+        }
+        *backoff = Backoff::new(&self.room.pace);
+    }
+
+    /// Returns when the tag means another image than the one that would not do. Only where tags are followed: the one
+    /// that failed is not fetched again and again for it.
+    async fn tag_moved(&self, image: &ImageReference) {
+        let refresh = self.room.tag_refresh.filter(|refresh| refresh.rolls_out && !self.is_fixed(image));
+        let Some(refresh) = refresh else { return std::future::pending().await };
+        loop {
+            tokio::time::sleep(jittered_now(refresh.every)).await;
+            let pulled = *self.pulled.lock().unwrap_or_else(PoisonError::into_inner);
+            match self.current_digest(image).await {
+                Ok(current) if Some(current) != pulled => return,
+                Ok(_) => {}
+                Err(error) => tracing::debug!(module = %self.name(), %error, "tag cannot be asked for"),
+            }
         }
     }
 
@@ -72,15 +98,25 @@ impl Keeper {
         let mut backoff = Backoff::new(&self.room.pace);
         tokio::time::sleep(jittered_now(refresh.every)).await;
         loop {
-            let secret = self.secret();
+            let known = self.known();
             match self.refresh_tag(image, refresh).await {
                 Ok(()) => {
                     backoff = Backoff::new(&self.room.pace);
                     tokio::time::sleep(jittered_now(refresh.every)).await;
                 }
-                Err(error) => self.wait_after(&error, &secret, &mut backoff).await,
+                Err(error) => self.wait_after(&error, image, &known, &mut backoff).await,
             }
         }
+    }
+
+    /// Whether it can never mean another image.
+    fn is_fixed(&self, image: &ImageReference) -> bool {
+        image.digest.is_some() || self.is_pinned()
+    }
+
+    /// Looked at before an attempt: what changes meanwhile is seen as a change.
+    fn known(&self) -> Known {
+        Known { secret: self.secret(), edit: self.edit() }
     }
 
     async fn refresh_tag(&self, image: &ImageReference, refresh: TagRefresh) -> Result<(), FetchError> {
@@ -116,6 +152,7 @@ impl Keeper {
         let resolved = registry::within(limit, "the manifest", self.room.registries.resolve(image, &keys)).await;
         drop(slot);
         let (mut session, resolved) = resolved.map_err(failed)?;
+        *self.pulled.lock().unwrap_or_else(PoisonError::into_inner) = Some(resolved.digest);
         // Held until the module is stored, so that nobody downloads it at the same time. Waited for without a slot: other
         // images of the registry go on.
         let _gate = self.room.gates.enter(&image.home(), resolved.image).await;

@@ -91,8 +91,12 @@ async fn answer(shelf: Arc<Shelf>, request: Request) -> Response {
 }
 
 fn following(data_dir: &Path, every: Duration, rolls_out: bool) -> Running {
+    following_at(data_dir, every, rolls_out, PACE)
+}
+
+fn following_at(data_dir: &Path, every: Duration, rolls_out: bool, pace: Pace) -> Running {
     let tag_refresh = Some(TagRefresh { every, rolls_out });
-    Running::start_with(Settings { data_dir: data_dir.to_owned(), tag_refresh, ..Settings::default() }, PACE)
+    Running::start_with(Settings { data_dir: data_dir.to_owned(), tag_refresh, ..Settings::default() }, pace)
 }
 
 #[tokio::test]
@@ -170,6 +174,32 @@ async fn a_restart_does_not_move_a_plugin_to_the_image_that_another_policy_pulle
     room.want([&eager, &kept]);
     room.ready(&eager, &module(2)).await;
     room.ready(&kept, &module(1)).await;
+    room.stop().await;
+}
+
+#[tokio::test]
+async fn a_bad_push_is_mended_by_the_next_one_without_another_wait() {
+    let (data_dir, registry) = (folder(), Registry::start().await);
+    registry.publish("a", "v1", b"no module");
+    let wanted = registry.reference("a:v1");
+    let pace = Pace { slowest_retry: Duration::from_secs(300), ..PACE };
+    let room = following_at(data_dir.path(), Duration::from_millis(20), true, pace);
+    room.want([&wanted]);
+    room.failed(&wanted).await;
+    // What would not do is asked for, and not fetched again.
+    let asked = registry.manifests();
+    until(|| registry.manifests() > asked + 2).await;
+    assert_eq!(registry.downloads(), 1);
+    registry.publish("a", "v1", &module(1));
+    room.ready(&wanted, &module(1)).await;
+    // The same of an image that runs, and an edit of the plugin tries it at once as well.
+    registry.publish("a", "v1", b"no module either");
+    room.failing(&wanted).await;
+    let before = registry.downloads();
+    room.modules.want([wanted.clone()].into(), &[wanted.clone()].into());
+    until(|| registry.downloads() > before).await;
+    registry.publish("a", "v1", &module(2));
+    room.ready(&wanted, &module(2)).await;
     room.stop().await;
 }
 

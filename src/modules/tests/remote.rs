@@ -214,7 +214,7 @@ async fn a_slow_server_and_one_free_desk_do_not_stop_a_module_that_is_stored_for
     let library = &modules.0.library;
     drop(library.admit(&wanted, module(1).into()).await.unwrap());
     modules.want(BTreeSet::from([wanted.clone()]), &BTreeSet::new());
-    let keeper = Keeper { room: Arc::clone(&modules.0), reference: wanted.clone() };
+    let keeper = Keeper::new(&modules.0, &wanted);
 
     let mut desks = library.take_desks().await;
     let fetch = async { library.admit(&wanted, module(2).into()).await.map(drop) };
@@ -245,4 +245,21 @@ async fn what_is_odd_about_a_packaging_is_told_after_a_restart_too_and_of_no_oth
         assert!(notes.get(&plain).is_none_or(|notes| notes.warnings.is_empty()), "{notes:?}");
         room.stop().await;
     }
+}
+
+#[tokio::test]
+async fn an_edit_of_the_plugin_tries_a_module_again_that_was_a_login_page() {
+    let (data_dir, server) = (folder(), Server::start(Answer::Body(b"<html>login".to_vec())).await);
+    let wanted = server.reference("a.wasm");
+    let room = Running::start_at(data_dir.path(), &[], Pace { slowest_retry: Duration::from_secs(300), ..PACE });
+    room.want([&wanted]);
+    room.failed(&wanted).await;
+    server.set(Answer::Body(module(1)));
+    // As with another priority or configuration.
+    room.modules.want([wanted.clone()].into(), &[wanted.clone()].into());
+    room.ready(&wanted, &module(1)).await;
+    assert_eq!(server.requests(), 2);
+    room.modules.want([wanted.clone()].into(), &[wanted.clone()].into());
+    room.stop().await;
+    assert_eq!(server.requests(), 2, "what is ready is not asked for again");
 }
