@@ -37,8 +37,13 @@ pub enum FetchError {
     Outside { path: PathBuf, target: PathBuf, folder: PathBuf },
 
     /// The bytes are not the ones that the plugin pinned. Tried again, slowly; an image of a digest is not.
-    #[error("sha256 mismatch: expected {expected}, got {actual}")]
-    DigestMismatch { expected: Digest, actual: Compared },
+    #[error("sha256 mismatch: expected {expected}, got {actual}{}", described(.came))]
+    DigestMismatch {
+        expected: Digest,
+        actual: Compared,
+        /// Empty for a WebAssembly module.
+        came: String,
+    },
 
     /// No module can be taken out of what came. Tried again, slowly; an image of a digest is not.
     #[error(transparent)]
@@ -75,6 +80,20 @@ impl FetchError {
         }
     }
 
+    /// Whether its text says what could not be had. What is found inside the bytes says it of them only.
+    pub fn names_source(&self) -> bool {
+        match self {
+            Self::DigestMismatch { .. } | Self::Image(_) | Self::Refused { .. } | Self::Crashed { .. } => false,
+            Self::Status { .. }
+            | Self::Transport { .. }
+            | Self::TooLarge { .. }
+            | Self::File { .. }
+            | Self::NotAFile { .. }
+            | Self::Outside { .. }
+            | Self::Pull { .. } => true,
+        }
+    }
+
     /// A reference that is a digest names the very bytes, so that no later attempt can end otherwise.
     pub fn is_final_of_a_digest(&self) -> bool {
         matches!(self, Self::DigestMismatch { .. } | Self::Image(_) | Self::Refused { .. } | Self::Crashed { .. })
@@ -87,4 +106,8 @@ impl FetchError {
             _ => None,
         }
     }
+}
+
+fn described(came: &str) -> String {
+    if came.is_empty() { String::new() } else { format!(": {came}") }
 }

@@ -177,7 +177,8 @@ impl Keeper {
         self.room.fetches.failed(&self.reference.location, error);
         let serves_older = self.is_ready() || self.ready_from_store().await;
         tracing::warn!(module = %self.name(), %error, serves_older, "module not available");
-        self.room.board.fail(&self.reference, Failure::first(error.to_string(), next));
+        let reason = if error.names_source() { error.to_string() } else { format!("{}: {error}", self.name()) };
+        self.room.board.fail(&self.reference, Failure::first(reason, next));
     }
 
     fn is_ready(&self) -> bool {

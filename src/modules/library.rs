@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 
 use super::error::FetchError;
 use super::image::{self, Extracted, Layout, UnpackLimits};
-use super::inspect::inspect;
+use super::inspect::{Format, inspect};
 use super::memory::{Given, Memory};
 use super::pin::{self, Subject};
 use super::registry::Unpacked;
@@ -165,7 +165,7 @@ impl Library {
         module: Bytes,
     ) -> Result<Checked, FetchError> {
         if let Some(pin) = reference.sha256 {
-            let subject = pin::compare(pin, digests)?;
+            let subject = pin::compare(pin, digests, Format::of(&module))?;
             tracing::debug!(%pin, %subject, "sha256 compared");
         }
         let checked = self.shelve_and_store(module)?;

@@ -6,6 +6,7 @@
 use std::fmt;
 
 use super::error::FetchError;
+use super::inspect::Format;
 use crate::model::Digest;
 
 /// What a digest is of.
@@ -42,11 +43,14 @@ impl fmt::Display for Compared {
     }
 }
 
-/// Which of the digests the pin is.
-pub fn compare(pin: Digest, digests: &[(Subject, Digest)]) -> Result<Subject, FetchError> {
+/// Which of the digests the pin is, of what came.
+pub fn compare(pin: Digest, digests: &[(Subject, Digest)], came: Format) -> Result<Subject, FetchError> {
     match digests.iter().find(|(_, digest)| *digest == pin) {
         Some((subject, _)) => Ok(*subject),
-        None => Err(FetchError::DigestMismatch { expected: pin, actual: Compared(digests.to_vec()) }),
+        None => {
+            let came = if came == Format::CoreModule { String::new() } else { came.instead_of_module() };
+            Err(FetchError::DigestMismatch { expected: pin, actual: Compared(digests.to_vec()), came })
+        }
     }
 }
 
@@ -58,15 +62,22 @@ mod tests {
     fn a_pin_may_be_of_any_and_the_message_says_of_which() {
         let [module, image, other] = [b"module".as_slice(), b"image", b"other"].map(Digest::of);
         let digests = [(Subject::Module, module), (Subject::Image, image)];
-        assert_eq!(compare(module, &digests).unwrap(), Subject::Module);
-        assert_eq!(compare(image, &digests).unwrap(), Subject::Image);
+        assert_eq!(compare(module, &digests, Format::CoreModule).unwrap(), Subject::Module);
+        assert_eq!(compare(image, &digests, Format::CoreModule).unwrap(), Subject::Image);
         assert_eq!(
-            compare(other, &digests).unwrap_err().to_string(),
+            compare(other, &digests, Format::CoreModule).unwrap_err().to_string(),
             format!("sha256 mismatch: expected {other}, got {module} for the module and {image} for the image")
         );
         assert_eq!(
-            compare(other, &digests[..1]).unwrap_err().to_string(),
+            compare(other, &digests[..1], Format::CoreModule).unwrap_err().to_string(),
             format!("sha256 mismatch: expected {other}, got {module}")
+        );
+        let page = compare(other, &digests[..1], Format::Html).unwrap_err().to_string();
+        assert!(
+            page.ends_with(&format!(
+                "got {module}: not a WebAssembly module but an HTML page: {}",
+                Format::Html.advice()
+            ))
         );
     }
 }

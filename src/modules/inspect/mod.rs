@@ -87,7 +87,7 @@ pub fn inspect(bytes: &[u8]) -> Report {
 
 fn read(format: Format, bytes: &[u8]) -> Result<Contents, String> {
     if format != Format::CoreModule {
-        return Err(format!("not a WebAssembly module but {}: {}", format.describe(), format.advice()));
+        return Err(format.instead_of_module());
     }
     Contents::read(bytes).map_err(|error| format!("damaged or cut short, or uses what Envoy's V8 lacks: {error}"))
 }

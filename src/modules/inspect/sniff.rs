@@ -66,7 +66,12 @@ impl Format {
         }
     }
 
-    /// What to do instead; empty for a core module.
+    /// Why it is of no use, and what to do. Not for a core module.
+    pub fn instead_of_module(self) -> String {
+        format!("not a WebAssembly module but {}: {}", self.describe(), self.advice())
+    }
+
+    /// What to do instead; empty for a core module. Said of URLs, files and images alike.
     pub const fn advice(self) -> &'static str {
         match self {
             Self::CoreModule => "",
@@ -78,11 +83,11 @@ impl Format {
             Self::Gzip | Self::Zstd | Self::Xz => "publish the unpacked .wasm file",
             Self::Zip | Self::Tar => "publish the .wasm file that is in it",
             Self::Elf => "build for a wasm32 target",
-            Self::Html => "look at the URL: this may be an error page or a login page",
-            Self::Json => "look at the URL: this may be an error, or the manifest of an image (name that as oci://…)",
+            Self::Html => "look at it: this may be an error page or a login page",
+            Self::Json => "look at it: this may be an error, or the manifest of an image (name that as oci://…)",
             Self::GitLfsPointer => "publish the file that it points to (git lfs pull)",
             Self::Wat => "translate it to the binary format (wat2wasm)",
-            Self::Text | Self::Unknown => "look at the URL or path",
+            Self::Text | Self::Unknown => "look at it, and at what wrote it",
         }
     }
 }

@@ -234,7 +234,7 @@ fn what_is_no_module_at_all_is_named_with_advice() {
         (b"", "not a WebAssembly module but an empty file: look at what wrote it"),
         (b"\x1f\x8b\x08", "not a WebAssembly module but a gzip file: publish the unpacked .wasm file"),
         (b"version https://git-lfs.github.com/spec/v1\n", "not a WebAssembly module but a Git LFS pointer: "),
-        (b"<html>404", "not a WebAssembly module but an HTML page: look at the URL"),
+        (b"<html>404", "not a WebAssembly module but an HTML page: look at it"),
     ];
     for (bytes, expected) in cases {
         let text = verdict(bytes);

@@ -42,7 +42,9 @@ async fn what_envoy_would_refuse_fails_with_the_reason_until_it_is_mended() {
     let room = Running::start(data_dir.path(), &[]);
     room.want([&wanted]);
     let reason = room.failed(&wanted).await;
-    assert!(reason.starts_with("not a WebAssembly module but an HTML page"), "{reason}");
+    // With the URL: a plugin's line in `plugins` has no other place for it.
+    let url = &wanted.location;
+    assert!(reason.starts_with(&format!("{url}: not a WebAssembly module but an HTML page: ")), "{reason}");
     server.set(Answer::Body(module(1)));
     room.ready(&wanted, &module(1)).await;
 }
@@ -63,7 +65,10 @@ async fn a_packed_module_may_be_pinned_by_either_digest_and_survives_a_restart_w
     let [expected, body, inside] = [&module(2), &packed, &module(1)].map(|content| Digest::of(content));
     assert_eq!(
         room.failed(&wrong).await,
-        format!("sha256 mismatch: expected {expected}, got {body} for the body as served and {inside} for the module")
+        format!(
+            "{}: sha256 mismatch: expected {expected}, got {body} for the body as served and {inside} for the module",
+            wrong.location
+        )
     );
     room.stop().await;
     server.task.abort();
@@ -110,9 +115,12 @@ async fn a_maintenance_page_does_not_keep_a_pinned_module_away_for_ever() {
     let wanted = pinned(server.reference("a.wasm"), &module(1));
     let room = Running::start(data_dir.path(), &[]);
     room.want([&wanted]);
-    assert!(matches!(room.failure(&wanted, 1).await.next, NextTry::At(_)));
+    let page = room.failure(&wanted, 1).await;
+    assert!(matches!(page.next, NextTry::At(_)));
+    assert!(page.reason.contains("sha256 mismatch") && page.reason.contains("an HTML page"), "{page:?}");
     server.set(Answer::Body(module(2)));
-    let expected = format!("sha256 mismatch: expected {}, got {}", Digest::of(&module(1)), Digest::of(&module(2)));
+    let (url, pin, came) = (&wanted.location, Digest::of(&module(1)), Digest::of(&module(2)));
+    let expected = format!("{url}: sha256 mismatch: expected {pin}, got {came}");
     until(|| room.modules.notes().borrow()[&wanted].failing.as_ref().is_some_and(|it| it.reason == expected)).await;
     server.set(Answer::Body(module(1)));
     room.ready(&wanted, &module(1)).await;
