@@ -95,13 +95,14 @@ fn decode<'a>(packing: &[Packing], reader: Box<dyn Read + 'a>, budget: &'a Budge
     })
 }
 
-/// Reads one module to its end.
+/// Reads one packed module to its end.
 pub fn read_limited(reader: impl Read, what: &str, budget: &Budget) -> Result<Vec<u8>, ImageError> {
     let limit = budget.limits.module;
     let mut content = Vec::new();
     reader.take(limit + 1).read_to_end(&mut content).map_err(|error| budget.judge(what, &error))?;
     if content.len() as u64 > limit {
-        return Err(ImageError::TooLarge { what: format!("{what} is too large"), limit: super::limits::bytes(limit) });
+        let what = format!("{what} unpacks to too much");
+        return Err(ImageError::TooLarge { what, limit: super::limits::bytes(limit) });
     }
     content.shrink_to_fit();
     Ok(content)
