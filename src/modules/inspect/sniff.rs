@@ -39,6 +39,7 @@ impl Format {
         MAGIC.iter().find(|(magic, _)| bytes.starts_with(magic)).map(|(_, format)| *format).unwrap_or_else(|| {
             match bytes.get(257..262) {
                 Some(b"ustar") => Self::Tar,
+                _ if is_wat(bytes) => Self::Wat,
                 _ => text(bytes),
             }
         })
@@ -92,14 +93,13 @@ impl Format {
     }
 }
 
-const MAGIC: [(&[u8], Format); 7] = [
+const MAGIC: [(&[u8], Format); 6] = [
     (b"\xfd7zXZ\0", Format::Xz),
     (b"\x1f\x8b", Format::Gzip),
     (b"\x28\xb5\x2f\xfd", Format::Zstd),
     (b"PK\x03\x04", Format::Zip),
     (b"\x7fELF", Format::Elf),
     (b"version https://git-lfs.github.com/spec", Format::GitLfsPointer),
-    (b"(module", Format::Wat),
 ];
 
 /// The four bytes after the magic: version, then layer (0 = core, 1 = component).
@@ -108,6 +108,25 @@ fn wasm(rest: &[u8]) -> Format {
         Some([_, _, 1, 0]) => Format::Component,
         Some([1, 0, 0, 0]) | None => Format::CoreModule,
         Some(_) => Format::UnknownWasm,
+    }
+}
+
+/// A licence and a few words more may stand before the module.
+const WAT_HEAD: usize = 64 << 10;
+
+/// Whether a module comes after white space and comments.
+fn is_wat(bytes: &[u8]) -> bool {
+    let head = &bytes[..bytes.len().min(WAT_HEAD)];
+    let mut rest = head.strip_prefix("\u{feff}".as_bytes()).unwrap_or(head);
+    loop {
+        rest = rest.trim_ascii_start();
+        let end: &[u8] = match rest {
+            [b';', b';', ..] => b"\n",
+            [b'(', b';', ..] => b";)",
+            _ => return rest.starts_with(b"(module"),
+        };
+        let Some(length) = rest[2..].windows(end.len()).position(|window| window == end) else { return false };
+        rest = &rest[2 + length + end.len()..];
     }
 }
 
@@ -131,9 +150,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_called_what_it_is() {
+    fn a_file_is_called_what_it_is_and_webassembly_text_behind_comments_too() {
         let tar = [vec![b'a'; 257], b"ustar\x0000".to_vec(), vec![0; 250]].concat();
-        let cases: [(&[u8], Format); 18] = [
+        let cases: [(&[u8], Format); 22] = [
             (b"\xfd7zXZ\0\0\x04", Format::Xz),
             (b" {\"schemaVersion\": 2}", Format::Json),
             (b"", Format::Empty),
@@ -149,6 +168,10 @@ mod tests {
             (b"\n<!DOCTYPE html><html>", Format::Html),
             (b"version https://git-lfs.github.com/spec/v1\noid sha256:00", Format::GitLfsPointer),
             (b"(module)", Format::Wat),
+            (b";; a plugin\n;; of ours\n(module)", Format::Wat),
+            (b"\n (; (c) ;)\n\t(module $a)", Format::Wat),
+            (b";; no more than a comment", Format::Text),
+            (b"(; not closed (module)", Format::Text),
             ("grüße".as_bytes(), Format::Text),
             (b"\xff\xfe\x00\x01", Format::Unknown),
             (&"grüße".as_bytes()[..3], Format::Text),
