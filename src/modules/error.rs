@@ -14,7 +14,7 @@ use crate::model::Digest;
 pub enum FetchError {
     /// The server answered, but not with the module. Tried again: somebody may upload it yet.
     #[error("GET {url}: {status}")]
-    Status { url: String, status: http::StatusCode },
+    Status { url: String, status: http::StatusCode, retry_after: Option<Duration> },
 
     /// No answer, or one that broke off. Tried again.
     #[error("GET {url}: {cause}")]
@@ -103,6 +103,7 @@ impl FetchError {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Pull { cause, .. } => cause.retry_after(),
+            Self::Status { retry_after, .. } => *retry_after,
             _ => None,
         }
     }

@@ -8,6 +8,7 @@ use url::Url;
 
 use super::error::FetchError;
 use super::once::Progress;
+use super::registry::retry_after;
 use super::spool::{Batch, Failed, Spool, Spooled, Spools};
 use super::transport::{Reach, Request, Transport, cause};
 use crate::model::shown_url;
@@ -40,7 +41,8 @@ async fn get_unhurried(
     let sent = transport.send(Request::get(parsed, Reach::Written)).await;
     let response = sent.map_err(|error| failed(url, error.cause))?;
     if response.status() != StatusCode::OK {
-        return Err(FetchError::Status { url: shown_url(url), status: response.status() });
+        let retry_after = retry_after(response.status(), response.headers());
+        return Err(FetchError::Status { url: shown_url(url), status: response.status(), retry_after });
     }
     let limit = transport.limits().size;
     if response.content_length().is_some_and(|announced| announced > limit) {

@@ -5,6 +5,7 @@
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -65,13 +66,20 @@ impl Keeper {
             let edit = self.edit();
             // Also where the bytes are not the pinned ones: a URL may give others tomorrow, as after a maintenance page.
             let Err(error) = self.patiently(self.fetch(url)).await else { return };
-            let wait = if error.is_about_content() { self.room.pace.slowest_retry } else { backoff.next() };
+            let wait = self.wait(&error, &mut backoff);
             self.fail(&error, NextTry::after(wait)).await;
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = self.edited(edit) => backoff = Backoff::new(&self.room.pace),
             }
         }
+    }
+
+    /// Before the next attempt: as long as back-off says, or as the server asks for.
+    pub(super) fn wait(&self, error: &FetchError, backoff: &mut Backoff) -> Duration {
+        let pace = &self.room.pace;
+        let wait = if error.is_about_content() { pace.slowest_retry } else { backoff.next() };
+        wait.max(error.retry_after().unwrap_or_default().min(pace.longest_obedience))
     }
 
     /// Of the last edit of a plugin that wants this module.

@@ -64,15 +64,13 @@ impl Keeper {
             self.fail(error, NextTry::WhenSecretChanges).await;
             return self.secret_changed(&known.secret).await;
         }
-        let is_about_content = error.is_about_content();
-        let wait = if is_about_content { self.room.pace.slowest_retry } else { backoff.next() };
-        let wait = wait.max(error.retry_after().unwrap_or_default().min(self.room.pace.longest_obedience));
+        let wait = self.wait(error, backoff);
         self.fail(error, NextTry::after(wait)).await;
         tokio::select! {
             () = tokio::time::sleep(wait) => return,
             () = self.secret_changed(&known.secret) => {}
             () = self.edited(known.edit) => {}
-            () = self.tag_moved(image), if is_about_content => {}
+            () = self.tag_moved(image), if error.is_about_content() => {}
         }
         *backoff = Backoff::new(&self.room.pace);
     }

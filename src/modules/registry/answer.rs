@@ -1,10 +1,12 @@
 //! What a registry says when it does not give what was asked for: its status and its own words, bounded.
 
-use http::StatusCode;
+use std::time::Duration;
+
+use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 
 use super::error::PullError;
-use super::session::retry_after;
+use super::session::wanted_pause;
 
 /// Of a refusal, a token or another small answer. More of it is not read.
 const SMALL: usize = 64 << 10;
@@ -23,10 +25,15 @@ pub async fn small_body(mut response: reqwest::Response) -> Vec<u8> {
     body
 }
 
+/// How long a busy server wants to be left alone.
+pub fn retry_after(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
+    let is_busy = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+    wanted_pause(headers, jiff::Timestamp::now()).filter(|_| is_busy)
+}
+
 pub async fn refusal(what: &str, response: reqwest::Response, whom: &str) -> PullError {
     let (status, headers) = (response.status(), response.headers().clone());
-    let is_busy = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
-    let retry_after = if is_busy { retry_after(&headers, jiff::Timestamp::now()) } else { None };
+    let retry_after = retry_after(status, &headers);
     let is_about_rights = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND);
     let whom = if is_about_rights { whom.to_owned() } else { String::new() };
     PullError::Answer { what: what.to_owned(), status, said: said(&small_body(response).await), whom, retry_after }

@@ -24,6 +24,7 @@ mod tokens;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use answer::retry_after;
 pub use error::PullError;
 pub use keychain::{Keys, Secrets};
 pub use manifest::Resolved;

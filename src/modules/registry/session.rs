@@ -236,7 +236,7 @@ fn secret_header(text: &str) -> Option<HeaderValue> {
 }
 
 /// How long a server wants to be left alone: seconds, or a date.
-pub fn retry_after(headers: &HeaderMap, now: jiff::Timestamp) -> Option<Duration> {
+pub fn wanted_pause(headers: &HeaderMap, now: jiff::Timestamp) -> Option<Duration> {
     let text = headers.get(http::header::RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = text.parse() {
         return Some(Duration::from_secs(seconds));
@@ -257,7 +257,7 @@ mod tests {
         let now = "2026-01-01T00:00:00Z".parse().unwrap();
         let of = |text: &str| {
             let headers = [(http::header::RETRY_AFTER, text.parse().unwrap())].into_iter().collect();
-            retry_after(&headers, now)
+            wanted_pause(&headers, now)
         };
         assert_eq!(of("120"), Some(Duration::from_secs(120)));
         assert_eq!(of("Thu, 01 Jan 2026 00:00:30 GMT"), Some(Duration::from_secs(30)));

@@ -44,6 +44,8 @@ fn module(number: u32) -> Vec<u8> {
 #[derive(Clone)]
 enum Answer {
     Status(u16),
+    /// With a `Retry-After` of so many seconds.
+    Busy(u32),
     Body(Vec<u8>),
     /// The beginning of a body, and then nothing more.
     Beginning(Vec<u8>),
@@ -87,6 +89,9 @@ async fn respond(State((answer, requests)): State<(Arc<Mutex<Answer>>, Arc<Atomi
     let answer = answer.lock().unwrap().clone();
     match answer {
         Answer::Status(code) => ::http::StatusCode::from_u16(code).unwrap().into_response(),
+        Answer::Busy(seconds) => {
+            (::http::StatusCode::SERVICE_UNAVAILABLE, [("retry-after", seconds.to_string())]).into_response()
+        }
         Answer::Body(body) => body.into_response(),
         Answer::Beginning(body) => {
             let rest = futures::stream::once(std::future::pending());

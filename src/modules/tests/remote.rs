@@ -271,3 +271,17 @@ async fn an_edit_of_the_plugin_tries_a_module_again_that_was_a_login_page() {
     room.stop().await;
     assert_eq!(server.requests(), 2, "what is ready is not asked for again");
 }
+
+#[tokio::test]
+async fn a_server_that_asks_to_be_left_alone_is_left_alone() {
+    let (data_dir, server) = (folder(), Server::start(Answer::Busy(40)).await);
+    let (wanted, soon) = (server.reference("a.wasm"), Duration::from_secs(35));
+    let pace = Pace { longest_obedience: Duration::from_secs(3600), ..PACE };
+    let room = Running::start_at(data_dir.path(), &[], pace);
+    room.want([&wanted]);
+    let failure = room.failure(&wanted, 1).await;
+    assert_eq!(failure.reason, format!("GET {}: 503 Service Unavailable", wanted.location));
+    assert!(matches!(failure.next, NextTry::At(next) if next > failure.since + soon), "{failure:?}");
+    assert_eq!(server.requests(), 1);
+    room.stop().await;
+}
