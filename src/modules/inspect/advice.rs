@@ -55,11 +55,11 @@ fn is_bindgen_import(module: &str) -> bool {
     module == "wbg" || module.starts_with("__wbindgen") || module.ends_with("_bg.js")
 }
 
-/// Compiling takes Envoy about half a second per MiB on each start; from here on that shows.
-const LARGE: usize = 10 << 20;
+/// Of functions; data and custom sections cost nothing. From here on it shows that Envoy compiles them on each start.
+const LARGE: usize = 6 << 20;
 
 /// What can be seen from outside of a module that loads and then is of no use, or of little.
-pub fn warnings(contents: &Contents, size: usize) -> Vec<String> {
+pub fn warnings(contents: &Contents) -> Vec<String> {
     let mut warnings = Vec::new();
     let has_entry = ["_start", "_initialize"].into_iter().any(|name| contents.function(name).is_some());
     // Compilers leave their name; what was written by hand has no main function to miss.
@@ -80,8 +80,9 @@ pub fn warnings(contents: &Contents, size: usize) -> Vec<String> {
             import
         ));
     }
-    if size > LARGE {
-        warnings.push(format!("{} MiB are slow to compile: expect Envoy to take seconds on each start", size >> 20));
+    if contents.code_size > LARGE {
+        let code = contents.code_size >> 20;
+        warnings.push(format!("{code} MiB of code are slow to compile: expect Envoy to take seconds on each start"));
     }
     warnings
 }

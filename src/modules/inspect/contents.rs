@@ -70,6 +70,8 @@ pub struct Contents {
     pub faults: Vec<String>,
     /// The largest memory at the start, exported or not, in pages.
     pub memory_pages: u64,
+    /// Bytes of functions, which Envoy compiles.
+    pub code_size: usize,
 }
 
 impl Contents {
@@ -89,6 +91,7 @@ impl Contents {
                     functions.imported =
                         imports.filter(is_function).map(|import| (import.module, import.name)).collect();
                 }
+                Payload::CodeSectionStart { size, .. } => contents.code_size = size as usize,
                 Payload::StartSection { func, .. } => functions.start = Some(func),
                 Payload::CodeSectionEntry(body) if functions.start.is_some() => functions.bodies.push(body),
                 Payload::CustomSection(section) => contents.take_custom(&section),
@@ -239,6 +242,7 @@ mod tests {
             has_start: true,
             custom_sections: vec!["note".to_owned(), "name".to_owned()],
             memory_pages: 3,
+            code_size: 3,
             ..Contents::default()
         };
         assert_eq!(contents, expected);

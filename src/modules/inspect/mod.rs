@@ -67,7 +67,7 @@ pub fn inspect(bytes: &[u8]) -> Report {
         Ok(contents) => Report {
             abi: verdict::abi(&contents),
             verdicts: for_each_release(|release| verdict::judge(&contents, release)),
-            warnings: verdict::abi(&contents).map(|_| advice::warnings(&contents, size)).unwrap_or_default(),
+            warnings: verdict::abi(&contents).map(|_| advice::warnings(&contents)).unwrap_or_default(),
             format,
             digest,
             size,

@@ -260,3 +260,19 @@ fn a_compiled_module_that_nothing_starts_gets_a_warning() {
     let by_section = warnings(&[MARKER, ALLOCATOR, MEMORY, COMPILED, "(func $s) (start $s)"]);
     assert!(by_section[0].starts_with("it exports no proxy_on_"));
 }
+
+#[test]
+fn what_is_slow_to_compile_is_code_and_not_a_large_custom_section() {
+    let mut padded = module(&[MARKER, ALLOCATOR, MEMORY]);
+    let before = inspect(&padded);
+    // 20 MiB and the name, in LEB128.
+    padded.extend([0, 0x82, 0x80, 0x80, 0x0a, 1, b'x']);
+    padded.resize(padded.len() + (20 << 20), 0);
+    let after = inspect(&padded);
+    assert_eq!((after.warnings, after.contents.custom_sections), (before.warnings, vec!["x".to_owned()]));
+    assert!((1..100).contains(&after.contents.code_size), "{}", after.contents.code_size);
+
+    let large = Contents { code_size: 15 << 20, ..Contents::default() };
+    let slow = "15 MiB of code are slow to compile: expect Envoy to take seconds on each start";
+    assert!(advice::warnings(&large).contains(&slow.to_owned()));
+}
