@@ -4,7 +4,7 @@
 //! docker config. Programs that either of them names to ask for credentials (`credsStore`, `credHelpers`) are never run.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::error::PullError;
@@ -54,11 +54,18 @@ impl Keys {
 
     /// Of the operator: `$DOCKER_CONFIG/config.json` or `~/.docker/config.json`, read anew each time. Reads a file.
     pub fn of_operator(reference: &ImageReference) -> Self {
-        let (path, config) = match operator_config() {
+        let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let folder = set("DOCKER_CONFIG").or_else(|| set("HOME").map(|home| home.join(".docker")));
+        Self::of_folder(folder.as_deref(), reference)
+    }
+
+    fn of_folder(folder: Option<&Path>, reference: &ImageReference) -> Self {
+        let (path, config) = match folder.and_then(operator_config) {
             Some((path, Ok(config))) => (path, config),
             Some((path, Err(error))) => {
                 tracing::warn!(path = %path.display(), error, "docker config unreadable: images without imagePullSecret are pulled without credentials");
-                (path, DockerConfig::default())
+                let in_words = format!("without credentials: {} {error}", path.display());
+                return Self { whose: Whose::Operator, credentials: Vec::new(), in_words };
             }
             None => (PathBuf::new(), DockerConfig::default()),
         };
@@ -79,14 +86,12 @@ impl Keys {
     }
 }
 
-fn operator_config() -> Option<(PathBuf, Result<DockerConfig, String>)> {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let folder = set("DOCKER_CONFIG").or_else(|| set("HOME").map(|home| home.join(".docker")))?;
+fn operator_config(folder: &Path) -> Option<(PathBuf, Result<DockerConfig, String>)> {
     let path = folder.join("config.json");
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
-        Err(error) => return Some((path, Err(error.to_string()))),
+        Err(error) => return Some((path, Err(format!("cannot be read: {error}")))),
     };
     Some((path, parse_operator_config(&text)))
 }
@@ -131,6 +136,19 @@ mod tests {
         assert_eq!(other.in_words, "without credentials: secret shop/pull has none for r.test");
         let helper = of(r#"{"credsStore": "desktop"}"#);
         assert!(helper.credentials.is_empty() && helper.in_words.ends_with("programs, which are not run"));
+    }
+
+    #[test]
+    fn an_operators_config_that_cannot_be_read_is_told_with_its_path_where_a_pull_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.json");
+        let in_words = || Keys::of_folder(Some(folder.path()), &"r.test/a".parse().unwrap()).in_words;
+        assert_eq!(in_words(), "without credentials");
+        std::fs::write(&path, "{").unwrap();
+        assert_eq!(in_words(), format!("without credentials: {} is no JSON: line 1, column 1", path.display()));
+        std::fs::write(&path, [0xff]).unwrap();
+        let said = format!("without credentials: {} cannot be read: ", path.display());
+        assert!(in_words().starts_with(&said), "{}", in_words());
     }
 
     #[test]
