@@ -246,7 +246,7 @@ async fn reconcile(
                 modules_from = Instant::now() + begun.elapsed() * MODULES_REST;
             }
             Ok(()) = notes.changed() => {
-                reconciler.notes = notes.borrow_and_update().clone();
+                reconciler.on_notes(notes.borrow_and_update().clone());
             }
             Some(query) = inputs.asked.recv() => {
                 answer(&reconciler, &inputs.modules, query);

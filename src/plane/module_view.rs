@@ -1,6 +1,8 @@
 //! What the admin API shows of a plugin's module beside its state.
 
-use crate::model::{ModuleState, PluginEntry};
+use std::collections::HashMap;
+
+use crate::model::{Code, Digest, ModuleRef, ModuleState, PluginEntry, PluginId};
 use crate::modules::{Failure, NextTry, Notes, NotesByModule};
 use crate::protobuf::admin;
 
@@ -40,10 +42,32 @@ pub fn module_warnings(entry: &PluginEntry, notes: &NotesByModule) -> Vec<String
     failing.chain(means).chain(warnings.iter().cloned()).collect()
 }
 
-/// sha256 of the image that the desired module is of, in hex; empty where it is of none.
-pub fn view_image(entry: &PluginEntry, notes: &NotesByModule) -> String {
-    let image = notes_of(entry, notes).and_then(|notes| notes.image);
-    image.filter(|_| matches!(entry.module, ModuleState::Ready(_))).map(|image| image.to_string()).unwrap_or_default()
+/// The image that each plugin's running module is of, by the module: what runs may be what no longer is asked for.
+#[derive(Debug, Default)]
+pub struct Images(HashMap<PluginId, (Digest, Digest)>);
+
+impl Images {
+    /// Takes over what is known now.
+    pub fn note<'a>(&mut self, entries: impl Iterator<Item = &'a PluginEntry>, notes: &NotesByModule) {
+        self.0 = entries.filter_map(|entry| Some((entry.desired.id.clone(), self.of_running(entry, notes)?))).collect();
+    }
+
+    fn of_running(&self, entry: &PluginEntry, notes: &NotesByModule) -> Option<(Digest, Digest)> {
+        let running = entry.running.as_ref()?;
+        let Code::Module(module) = &running.code else { return None };
+        let asked_for = running.plugin.module()?;
+        // After a restart what ran is asked for by its digest.
+        let pinned = ModuleRef { sha256: Some(module.digest), ..asked_for.clone() };
+        let is_current = entry.desired.module() == Some(asked_for) && matches!(entry.module, ModuleState::Ready(_));
+        let noted = notes.get(asked_for).filter(|_| is_current).or_else(|| notes.get(&pinned));
+        let known = self.0.get(&entry.desired.id).filter(|(known, _)| *known == module.digest);
+        noted.and_then(|notes| notes.image).map(|image| (module.digest, image)).or_else(|| known.copied())
+    }
+
+    /// sha256 of the image, in hex; empty where the running module is of none.
+    pub fn view(&self, id: &PluginId) -> String {
+        self.0.get(id).map(|(_, image)| image.to_string()).unwrap_or_default()
+    }
 }
 
 fn notes_of<'a>(entry: &PluginEntry, notes: &'a NotesByModule) -> Option<&'a Notes> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::module_view::{module_warnings, view_failure, view_image};
+use super::module_view::{module_warnings, view_failure};
 use super::node_matcher::Matchers;
 use super::proxies::{Connected, ProxyKey};
 use super::reconcile::Reconciler;
@@ -55,7 +55,7 @@ impl Reconciler {
                 let warnings = self.warnings(id, off_listeners.get(id).copied().unwrap_or(0));
                 admin::Plugin {
                     module_failure: view_failure(entry, &self.notes),
-                    image_digest: view_image(entry, &self.notes),
+                    image_digest: self.images.view(id),
                     ..view_plugin(entry, summary, warnings)
                 }
             })

@@ -14,6 +14,7 @@ use crate::modules::NotesByModule;
 use crate::plane::delivery::Deliveries;
 use crate::plane::fleet::Arrival;
 use crate::plane::memory::Memory;
+use crate::plane::module_view::Images;
 use crate::plane::proxies::{Proxies, ProxyKey};
 use crate::plane::pushes::Pushes;
 use crate::plane::refusals::{Refusal, Refusals};
@@ -38,6 +39,7 @@ pub struct Reconciler {
     pub(in crate::plane) proxies: Proxies,
     modules: Arc<BTreeMap<ModuleRef, ModuleState>>,
     pub(in crate::plane) notes: NotesByModule,
+    pub(in crate::plane) images: Images,
     refusals: Refusals,
     pub(in crate::plane) memory: Memory,
     kinds: HashMap<KindKey, Weak<Compiled>>,
@@ -75,6 +77,7 @@ impl Reconciler {
             proxies: Proxies::default(),
             modules: Arc::default(),
             notes: Arc::default(),
+            images: Images::default(),
             refusals,
             memory,
             kinds: HashMap::new(),
@@ -140,10 +143,16 @@ impl Reconciler {
     }
 
     pub fn on_modules(&mut self, modules: Arc<BTreeMap<ModuleRef, ModuleState>>, notes: NotesByModule) {
-        self.notes = notes;
         let touched = self.table.set_modules(&modules);
         self.modules = modules;
         self.touch_plugins(touched);
+        self.on_notes(notes);
+    }
+
+    /// What is said of modules has changed, and no module has.
+    pub fn on_notes(&mut self, notes: NotesByModule) {
+        self.images.note(self.table.entries(), &notes);
+        self.notes = notes;
     }
 
     pub fn on_arrival(&mut self, arrival: Arrival) {

@@ -151,3 +151,22 @@ async fn a_tag_that_is_only_reported_is_told_with_what_runs_and_what_it_means() 
         format!("{location} now means sha256:{means}; what runs is of sha256:{runs} (--tag-refresh only reports)");
     assert!(world.listed("shop/auth").warnings.contains(&expected), "{:?}", world.listed("shop/auth").warnings);
 }
+
+#[tokio::test(start_paused = true)]
+async fn while_a_new_image_fails_the_image_of_what_runs_is_shown() {
+    let mut world = World::new();
+    world.plugin("auth", |_| {}).module("auth", Some("1")).settle();
+    let image = Digest::of(b"image");
+    let notes = Notes { image: Some(image), ..Notes::default() };
+    world.reconciler.on_notes(Arc::new(BTreeMap::from([(module_ref("auth"), notes)])));
+    assert_eq!(world.listed("shop/auth").image_digest, image.to_string());
+
+    let other = module_ref("other");
+    world.plugin("auth", |plugin| wasm(plugin).module = other).module("other", None).settle();
+    let listed = world.listed("shop/auth");
+    assert_eq!((listed.module_digest, listed.image_digest), (Digest::of(b"1").to_string(), image.to_string()));
+
+    // A module of no image is not said to be of that one.
+    world.module("other", Some("2")).settle();
+    assert_eq!(world.listed("shop/auth").image_digest, "");
+}
