@@ -19,7 +19,8 @@ fn words(name: &str) -> (&'static str, &'static str) {
         "solo" => ("solo", "a WebAssemblyHub image"),
         "wasm-to-oci" => ("wasm-to-oci", "a wasm-to-oci image"),
         "compat-docker" | "docker-list" => ("compat-docker", "a Docker container image with plugin.wasm"),
-        "maistra" | "maistra-layers" => ("maistra", "a Maistra extension image (manifest.yaml)"),
+        // As `push --maistra` makes them, plugin.wasm included.
+        "maistra" | "maistra-layers" | "maistra-and-compat" => ("maistra", "a Maistra extension image (manifest.yaml)"),
         _ => ("compat-oci", "an OCI container image with plugin.wasm"),
     }
 }

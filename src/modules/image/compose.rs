@@ -207,7 +207,7 @@ mod tests {
             (Recipe::Compat, Layout::CompatOci),
             (Recipe::Maistra { manifest: MAISTRA.to_owned() }, Layout::Maistra),
             // Readable for Istio as well.
-            (Recipe::Maistra { manifest: MAISTRA.replace("/lib/extension.wasm", "plugin.wasm") }, Layout::CompatOci),
+            (Recipe::Maistra { manifest: MAISTRA.replace("/lib/extension.wasm", "plugin.wasm") }, Layout::Maistra),
         ];
         for (recipe, layout) in cases {
             let is_maistra = matches!(recipe, Recipe::Maistra { .. });

@@ -60,7 +60,10 @@ impl<'a> Container<'a> {
                     Err(error) => (None, vec![format!("{error}; plugin.wasm is taken without it")]),
                 };
                 let module = self.content("plugin.wasm", place)?.into();
-                let mut extracted = Extracted { module, layout: compat, defaults, runtime: None, warnings };
+                // Both name the same file: an extension image that others can read as well.
+                let is_named = |defaults: &ManifestDefaults| self.tree.find(defaults.module.as_bytes()) == Ok(place);
+                let layout = if defaults.as_ref().is_some_and(is_named) { Layout::Maistra } else { compat };
+                let mut extracted = Extracted { module, layout, defaults, runtime: None, warnings };
                 if let Some(runtime) = self.runtime_config() {
                     extracted.describe(runtime);
                 }
