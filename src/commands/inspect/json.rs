@@ -31,7 +31,7 @@ pub fn render(module: &str, subject: &Subject) -> Value {
         "module": module,
         "format": report.format.describe(),
         "layout": fetched.layout.as_str(),
-        "image": fetched.image.map(|digest| digest.to_string()),
+        "image": fetched.image.map(|digest| format!("sha256:{digest}")),
         "defaults": fetched.defaults.as_ref().map(of_defaults),
         "runtime": fetched.runtime.as_ref().map(of_runtime),
         "sha256": report.digest.to_string(),

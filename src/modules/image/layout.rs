@@ -57,7 +57,7 @@ impl fmt::Display for Layout {
             Self::Cncf => "a Wasm artifact",
             Self::WasmToOci => "a wasm-to-oci image",
             Self::Plain => "the module itself",
-            Self::Packed => "a packed module",
+            Self::Packed => "gzip, zstd or tar, or several of them",
         })
     }
 }

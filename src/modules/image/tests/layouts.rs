@@ -164,3 +164,12 @@ fn sizes_are_those_of_the_manifest() {
         "the module has 8 bytes: more than the limit of 7 bytes"
     );
 }
+
+#[test]
+fn the_page_has_the_word_of_each_layout() {
+    let page = include_str!("../../../../docs/modules.md");
+    use Layout::{Cncf, CompatDocker, CompatOci, Maistra, Packed, Plain, Solo, WasmToOci};
+    for layout in [Cncf, CompatDocker, CompatOci, Maistra, Packed, Plain, Solo, WasmToOci] {
+        assert!(page.contains(&format!("`{}`", layout.as_str())), "{layout:?}");
+    }
+}
