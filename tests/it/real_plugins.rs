@@ -57,6 +57,27 @@ async fn built(language: &str) -> Option<PathBuf> {
 }
 
 #[tokio::test]
+async fn who_fetches_is_not_told_to_fetch_what_cannot_be_fetched() {
+    // A PATH with all that the script itself needs, and no toolchain.
+    let folder = tempfile::tempdir().unwrap();
+    let path = std::env::var_os("PATH").expect("tests run with a PATH");
+    for tool in ["bash", "dirname", "basename", "mkdir", "mktemp", "rm", "sed"] {
+        let found = std::env::split_paths(&path).map(|folder| folder.join(tool)).find(|file| file.exists());
+        std::os::unix::fs::symlink(found.expect("a tool of every system"), folder.path().join(tool)).unwrap();
+    }
+    let build = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/plugins/build");
+    for language in ["go", "rust"] {
+        let mut command = Command::new(folder.path().join("bash"));
+        command.arg(&build).args(["--fetch", language]).arg(folder.path().join("out.wasm"));
+        command.env("PATH", folder.path()).env("CARGO_TARGET_DIR", folder.path()).stdin(Stdio::null());
+        let printed = command.output().await.unwrap();
+        let stderr = String::from_utf8_lossy(&printed.stderr).into_owned();
+        assert_eq!(printed.status.code(), Some(NO_TOOLCHAIN), "{stderr}");
+        assert!(stderr.contains("is missing: install it from") && !stderr.contains("--fetch"), "{stderr}");
+    }
+}
+
+#[tokio::test]
 async fn a_plugin_of_each_language_is_built_inspected_run_edited_and_refused() {
     let mut modules = Vec::new();
     for language in LANGUAGES {
