@@ -12,7 +12,7 @@ use self::judged::{AskedVersion, Judged, parse_version};
 use super::network::NetworkArgs;
 use super::progress::Bar;
 use super::{Format, Outcome};
-use crate::model::{EnvoyVersion, ModuleLocation, shown_url};
+use crate::model::{EnvoyVersion, ImageReference, ModuleLocation, shown_url};
 use crate::modules::{Fetched, Report, Verdict, fetch_once, inspect};
 
 /// What a module is, and whether Envoy would take it.
@@ -39,7 +39,11 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let bar = Bar::new("fetching");
     let fetch = fetch_once(&location, args.network.settings()?, bar.watch());
-    let fetched = runtime.context("no runtime for the download")?.block_on(fetch)?;
+    let fetched = runtime.context("no runtime for the download")?.block_on(fetch);
+    let fetched = match (fetched, image_meant(&args.module, &location)) {
+        (Err(error), Some(image)) => bail!("{error}; an image is named as oci://{image}"),
+        (fetched, _) => fetched?,
+    };
     drop(bar);
     let subject = Subject { report: inspect(&fetched.module), judged: Judged::of(args.envoy.as_ref()), fetched };
     match args.format {
@@ -84,6 +88,14 @@ fn location(module: &str) -> anyhow::Result<ModuleLocation> {
             bail!("{}: unknown scheme {scheme}: name a file, or an http(s) or oci URL", shown_url(module))
         }
     }
+}
+
+/// Where there is no such file, and the name is that of an image as docker knows it: with a host and a path.
+fn image_meant(module: &str, location: &ModuleLocation) -> Option<ImageReference> {
+    let ModuleLocation::File(path) = location else { return None };
+    let (host, _) = module.split_once('/')?;
+    let is_host = host == "localhost" || host.contains(['.', ':']) && !host.starts_with('.');
+    if is_host && !path.exists() { module.parse().ok() } else { None }
 }
 
 /// As it was written, without the secrets of a URL.
@@ -169,6 +181,14 @@ mod tests {
         };
         assert_eq!(error("/no/such.wasm"), "/no/such.wasm: No such file or directory (os error 2)");
         assert_eq!(error("file:///no/such.wasm"), error("/no/such.wasm"));
+        assert_eq!(
+            error("ghcr.io/acme/plugin:1.0"),
+            "ghcr.io/acme/plugin:1.0: No such file or directory (os error 2); an image is named as \
+             oci://ghcr.io/acme/plugin:1.0"
+        );
+        for file in ["./acme/plugin", "../a.wasm", "build/plugin.wasm", "a.wasm"] {
+            assert!(error(file).ends_with("(os error 2)"), "{}", error(file));
+        }
         assert!(
             error("oci://127.0.0.1:1/x/y:1").starts_with("oci://127.0.0.1:1/x/y:1: "),
             "{}",
