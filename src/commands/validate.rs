@@ -2,10 +2,12 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
 use super::{Format, Outcome};
+use crate::model::PullSecret;
 use crate::sources::{Finding, Loaded, cross_check, load};
 
 /// Checks manifests offline: every fault with file, line and field path.
@@ -66,13 +68,18 @@ fn nothing(path: &Path) -> Finding {
     }
 }
 
+/// Secrets of other types are nothing of ours.
+fn good_resources(loaded: &Loaded) -> usize {
+    let is_pull_secret = |secret: &&Arc<PullSecret>| matches!(***secret, PullSecret::Registries(_));
+    loaded.plugins.len() + loaded.templates.len() + loaded.secrets.values().filter(is_pull_secret).count()
+}
+
 fn text(loaded: &Loaded) -> String {
     let faults = loaded.faults.iter().map(|finding| ("error", finding));
     let mut findings: Vec<_> = faults.chain(loaded.warnings.iter().map(|finding| ("warning", finding))).collect();
     findings.sort_by_key(|(_, finding)| *finding);
     let lines: String = findings.into_iter().map(|(severity, finding)| line(severity, finding)).collect();
-    let good = loaded.plugins.len() + loaded.templates.len();
-    let good = count(good, "good resource");
+    let good = count(good_resources(loaded), "good resource");
     lines + &format!("{good}, {}, {}\n", count(loaded.faults.len(), "error"), count(loaded.warnings.len(), "warning"))
 }
 
@@ -106,7 +113,7 @@ fn json(loaded: &Loaded) -> Value {
     };
     let all = |findings: &[Finding]| findings.iter().map(shown).collect::<Vec<_>>();
     json!({
-        "resources": loaded.plugins.len() + loaded.templates.len(),
+        "resources": good_resources(loaded),
         "faults": all(&loaded.faults),
         "warnings": all(&loaded.warnings),
     })
@@ -115,6 +122,7 @@ fn json(loaded: &Loaded) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::DockerConfig;
 
     fn loaded() -> Loaded {
         let finding = |line, field: &str, reason: &str| Finding {
@@ -142,6 +150,17 @@ mod tests {
              conf/a.yaml:9:9: error: WasmPlugin shop/x: spec.url: is required\n\
              0 good resources, 2 errors, 1 warning\n"
         );
+    }
+
+    #[test]
+    fn a_good_pull_secret_is_a_good_resource_and_a_secret_of_another_type_is_none_of_ours() {
+        let secret = |name: &str, secret| (("shop".to_owned(), name.to_owned()), Arc::new(secret));
+        let secrets = [
+            secret("pull", PullSecret::Registries(DockerConfig::default())),
+            secret("tls", PullSecret::OfType("kubernetes.io/tls".to_owned())),
+        ];
+        let loaded = Loaded { secrets: secrets.into(), ..Loaded::default() };
+        assert_eq!(text(&loaded), "1 good resource, 0 errors, 0 warnings\n");
     }
 
     #[test]

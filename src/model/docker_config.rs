@@ -56,6 +56,8 @@ pub enum PullSecret {
     Registries(DockerConfig),
     /// It is there, and of no use for pulling: its type.
     OfType(String),
+    /// It is there, and cannot be read: why.
+    Broken(String),
 }
 
 /// Why a text is no dockerconfigjson. Says where, never what stands there.

@@ -234,7 +234,7 @@ async fn reconcile(
                 let loaded = inputs.directory.borrow_and_update().clone();
                 reconciler.pushes.begin();
                 // Before the plugins that name them.
-                inputs.modules.know(Arc::new(loaded.secrets.clone()));
+                inputs.modules.know(Arc::new(loaded.pull_secrets()));
                 let (wanted, changed) = reconciler.on_loaded(loaded);
                 inputs.modules.want(wanted, &changed);
             }

@@ -86,6 +86,21 @@ pub struct Loaded {
     pub last_good: LastGood,
 }
 
+impl Loaded {
+    /// What plugins may name: the secrets, and those that are there and broken.
+    pub fn pull_secrets(&self) -> BTreeMap<(String, String), Arc<PullSecret>> {
+        let mut secrets = self.secrets.clone();
+        for fault in &self.faults {
+            let name = fault.resource.strip_prefix("Secret ").and_then(|name| name.split_once('/'));
+            let Some((namespace, name)) = name else { continue };
+            let reason = format!("{}: {}", fault.field, fault.reason);
+            let broken = || Arc::new(PullSecret::Broken(reason.trim_start_matches(": ").to_owned()));
+            secrets.entry((namespace.to_owned(), name.to_owned())).or_insert_with(broken);
+        }
+        secrets
+    }
+}
+
 /// Per file, the text of its last good resources; see [`Directory::open`].
 pub type LastGood = BTreeMap<PathBuf, Arc<str>>;
 

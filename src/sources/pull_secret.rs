@@ -100,6 +100,8 @@ mod tests {
         assert!(loaded.secrets.is_empty());
         let [fault] = &loaded.faults[..] else { panic!("{:#?}", loaded.faults) };
         assert_eq!(fault.resource, "Secret shop/pull");
+        let broken = &loaded.pull_secrets()[&("shop".to_owned(), "pull".to_owned())];
+        assert_eq!(**broken, PullSecret::Broken(format!("{}: {}", fault.field, fault.reason)));
         format!("{}: {}", fault.field, fault.reason)
     }
 

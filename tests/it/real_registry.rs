@@ -222,7 +222,7 @@ async fn a_secret_that_comes_or_is_mended_later_is_tried_at_once() {
     let room = Room::start(data_dir.path());
     let alice = wanted(&registry, "alice/hello:v1", Some("alice"));
     room.want(&[&alice]);
-    let expected = "imagePullSecret shop/alice: there is no such Secret, or it is broken";
+    let expected = "imagePullSecret shop/alice: there is no such Secret";
     assert_eq!(room.failed(&alice).await, format!("oci://{}: {expected}", registry.reference("alice/hello:v1")));
     // Nothing is on schedule: without the change it would never be tried again.
     room.modules.know(secrets(&[("alice", registry.docker_config(ALICE))]));

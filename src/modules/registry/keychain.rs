@@ -46,7 +46,8 @@ impl Keys {
                 let found: String = found.chars().take(100).collect();
                 return Err(useless(format!("is a Secret of type {found}, not kubernetes.io/dockerconfigjson")));
             }
-            None => return Err(useless("there is no such Secret, or it is broken".to_owned())),
+            Some(PullSecret::Broken(reason)) => return Err(useless(format!("is broken: {reason}"))),
+            None => return Err(useless("there is no such Secret".to_owned())),
         };
         let whose = Whose::Secret(namespace.clone(), name.clone());
         Ok(Self::found(whose, config, reference, &format!("secret {namespace}/{name}")))
@@ -122,9 +123,11 @@ mod tests {
 
     #[test]
     fn a_missing_or_unfit_secret_is_said_by_its_name() {
-        assert_eq!(keys(None), Err("imagePullSecret shop/pull: there is no such Secret, or it is broken".into()));
+        assert_eq!(keys(None), Err("imagePullSecret shop/pull: there is no such Secret".into()));
         let expected = "imagePullSecret shop/pull: is a Secret of type Opaque, not kubernetes.io/dockerconfigjson";
         assert_eq!(keys(Some(PullSecret::OfType("Opaque".into()))), Err(expected.into()));
+        let expected = "imagePullSecret shop/pull: is broken: data: must be text";
+        assert_eq!(keys(Some(PullSecret::Broken("data: must be text".into()))), Err(expected.into()));
     }
 
     #[test]

@@ -8,7 +8,7 @@ pub(super) fn check(loaded: &Loaded, found: &mut Found<'_>) {
     for plugin in loaded.plugins.values() {
         let Some((namespace, name)) = named(plugin) else { continue };
         let reason = match loaded.secrets.get(&(namespace.clone(), name.clone())).map(AsRef::as_ref) {
-            Some(PullSecret::Registries(_)) => continue,
+            Some(PullSecret::Registries(_) | PullSecret::Broken(_)) => continue,
             Some(PullSecret::OfType(found)) => {
                 let found: String = found.chars().take(100).collect();
                 format!("the Secret \"{name}\" is of type {found}, and images need kubernetes.io/dockerconfigjson")
