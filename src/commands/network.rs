@@ -29,6 +29,10 @@ impl NetworkArgs {
     pub fn settings(&self) -> anyhow::Result<NetworkSettings> {
         let mut registry_cas = Vec::new();
         for (registry, path) in &self.registry_ca {
+            anyhow::ensure!(
+                !self.insecure_registry.iter().any(|insecure| insecure.covers(registry)),
+                "--registry-ca {registry}: --insecure-registry says that it speaks plain HTTP: leave out one of them"
+            );
             registry_cas.push((registry.clone(), certificates(path)?));
         }
         let rules = AddressRules { deny_private: self.module_deny_private, allowed: self.module_allow_address.clone() };
@@ -53,6 +57,22 @@ fn parse_ca(text: &str) -> anyhow::Result<(HostPort, PathBuf)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_registry_is_not_both_tls_and_plain_http() {
+        let args = |insecure: &str, trusted: &str| NetworkArgs {
+            insecure_registry: vec![insecure.parse().unwrap()],
+            registry_ca: vec![(trusted.parse().unwrap(), "/no/such.pem".into())],
+            ..NetworkArgs::default()
+        };
+        let said = |insecure, trusted| format!("{:#}", args(insecure, trusted).settings().unwrap_err());
+        for (insecure, trusted) in [("r.test", "r.test"), ("r.test", "r.test:5000"), ("r.test:5000", "r.test:5000")] {
+            let said = said(insecure, trusted);
+            assert!(said.starts_with(&format!("--registry-ca {trusted}: --insecure-registry says")), "{said}");
+        }
+        // Another port of it may be.
+        assert!(said("r.test:5000", "r.test").contains("/no/such.pem"));
+    }
 
     #[test]
     fn junk_is_no_certificate() {

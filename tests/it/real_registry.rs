@@ -249,7 +249,8 @@ async fn tls_needs_a_certificate_that_is_trusted_for_this_registry() {
     let room = Room::with(Settings { data_dir: distrusting.path().to_owned(), network, ..Settings::default() });
     room.want(&[&wanted]);
     let said = room.failed(&wanted).await;
-    assert!(said.ends_with("manifest v1: 400 Bad Request"), "{said}");
+    let advice = "asked in plain HTTP; if it speaks TLS, name its certificate with --registry-ca";
+    assert!(said.ends_with(&format!("manifest v1: 400 Bad Request, {advice}")), "{said}");
 }
 
 #[tokio::test]

@@ -115,7 +115,15 @@ impl<'c> Session<'c> {
 
     /// An answer that is not the one hoped for, in words.
     pub async fn refused(&self, what: &str, response: reqwest::Response) -> PullError {
-        answer::refusal(what, response, &self.in_words).await
+        let error = answer::refusal(what, response, &self.in_words).await;
+        match error {
+            // What servers with TLS answer to plain HTTP, if anything.
+            PullError::Answer { status: StatusCode::BAD_REQUEST, what, said, retry_after, .. } if self.is_plain => {
+                let whom = "in plain HTTP; if it speaks TLS, name its certificate with --registry-ca".to_owned();
+                PullError::Answer { status: StatusCode::BAD_REQUEST, what, said, whom, retry_after }
+            }
+            error => error,
+        }
     }
 
     async fn send_once(&self, ask: &Ask<'_>) -> Result<reqwest::Response, PullError> {

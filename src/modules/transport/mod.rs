@@ -305,12 +305,15 @@ fn client(
 /// The root of an error in a few words; the layers above it say little.
 pub fn cause(error: reqwest::Error) -> String {
     let error = error.without_url();
-    let mut root: &dyn Error = &error;
+    let mut root: &(dyn Error + 'static) = &error;
     while let Some(source) = root.source() {
         root = source;
     }
     if root.is::<guard::NotDialled>() {
         root.to_string()
+    } else if is_no_tls(root) {
+        "cannot connect: it does not speak TLS; where it is a registry with plain HTTP, --insecure-registry says so"
+            .to_owned()
     } else if error.is_connect() && error.is_timeout() {
         "cannot connect: timed out".to_owned()
     } else if error.is_timeout() {
@@ -322,6 +325,16 @@ pub fn cause(error: reqwest::Error) -> String {
     } else {
         root.to_string()
     }
+}
+
+/// What comes first on the connection is no TLS, as of a server with plain HTTP.
+fn is_no_tls(root: &(dyn Error + 'static)) -> bool {
+    let mut error = root;
+    // An io::Error has the source of what it wraps, and hides that itself.
+    while let Some(wrapped) = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+        error = wrapped;
+    }
+    matches!(error.downcast_ref(), Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)))
 }
 
 #[cfg(test)]

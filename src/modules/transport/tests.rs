@@ -247,3 +247,13 @@ async fn no_redirect_leads_from_https_to_plain_http_not_even_where_that_is_spoke
     assert_eq!(refused, "redirected from https to plain http, which is not followed");
     assert_eq!(seen.lock().unwrap().len(), 0);
 }
+
+#[tokio::test]
+async fn a_certificate_for_a_server_of_plain_http_is_told_from_a_broken_connection() {
+    let (address, seen) = server("127.0.0.1").await;
+    let registry_cas = vec![(address.to_string().parse().unwrap(), vec![Authority::new().certificate()])];
+    let transport = Transport::new(Settings { registry_cas, ..Settings::default() }, LIMITS);
+    let said = transport.send(request(&format!("https://{address}/v2/"))).await.unwrap_err().cause;
+    assert!(said.starts_with("cannot connect: it does not speak TLS; "), "{said}");
+    assert!(seen.lock().unwrap().is_empty());
+}
