@@ -14,7 +14,7 @@ use super::progress::Bar;
 use super::{Format, Outcome};
 use crate::model::{ModuleLocation, Position};
 use crate::modules::image::{Composed, ManifestDefaults, Recipe, compose};
-use crate::modules::{Fetched, NetworkSettings, Pushed, Report, Upload, fetch_once, inspect, push};
+use crate::modules::{Fetched, NetworkSettings, Pushed, Report, Upload, fetch_once, inspect, push, unusable_proxies};
 
 /// Publishes a module to a registry.
 ///
@@ -72,6 +72,7 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
     }
     let network = args.network.settings()?;
     let recipe = recipe(&args)?;
+    unusable_proxies().iter().for_each(|said| eprintln!("warning  {said}"));
     let runtime = tokio::runtime::Runtime::new().context("no runtime for the transfer")?;
     let nothing_to_show = Arc::new(|_| {});
     let location = ModuleLocation::File(args.file.clone());

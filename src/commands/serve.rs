@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::network::NetworkArgs;
 use super::{Outcome, folders, parse_duration};
-use crate::modules::{STORE_MAX_BYTES, TagRefresh};
+use crate::modules::{STORE_MAX_BYTES, TagRefresh, unusable_proxies};
 use crate::plane::DeliveryMode;
 use crate::xds::{AdmissionLimits, TlsFiles};
 use crate::{plane, telemetry};
@@ -90,6 +90,7 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
     args.refuse_plaintext()?;
     let network = args.network.settings()?;
     network.check()?;
+    unusable_proxies().iter().for_each(|said| tracing::warn!(said, "proxy of the environment"));
     let settings = plane::Settings {
         config: args.config,
         root_namespace: args.root_namespace,

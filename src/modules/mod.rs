@@ -56,7 +56,9 @@ pub use once::{Fetched, Progress, Pushed, Upload, Watch, fetch_once, push};
 pub use registry::{PullError, Secrets};
 pub use serve::{FetchListener, serve};
 pub use stats::{FailureReason, FetchResult, Scheme, Served, Stats};
-pub use transport::{Certificate, InvalidNetwork, Network, Rules as AddressRules, Settings as NetworkSettings};
+pub use transport::{
+    Certificate, InvalidNetwork, Network, Rules as AddressRules, Settings as NetworkSettings, unusable_proxies,
+};
 
 use crate::model::{Digest, ModuleRef};
 use board::Board;

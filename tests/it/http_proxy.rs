@@ -104,6 +104,12 @@ async fn a_proxy_that_does_not_let_us_in_or_is_not_there_is_said_without_its_pas
         let printed = run(&[(variable, &gone)], &["inspect", url]).await;
         assert_eq!(printed.code, Some(2), "{printed:?}");
         assert!(printed.stderr.contains("cannot connect: "), "{printed:?}");
+        assert!(printed.stderr.contains("(through the proxy 127.0.0.1:1 of the environment)"), "{printed:?}");
+        // Not where it is asked directly.
+        let direct = run(&[(variable, &gone), ("NO_PROXY", "127.0.0.1")], &["inspect", url]).await;
+        assert!(direct.stderr.contains("cannot connect: ") && !direct.stderr.contains("proxy"), "{direct:?}");
+        let junk = run(&[(variable, "http://")], &["inspect", url]).await;
+        assert!(junk.stderr.starts_with(&format!("warning  {variable} is no URL such as ")), "{junk:?}");
     }
     assert_eq!(server.hits("/a"), 0);
 }

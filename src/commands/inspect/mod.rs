@@ -13,7 +13,7 @@ use super::network::NetworkArgs;
 use super::progress::Bar;
 use super::{Format, Outcome};
 use crate::model::{EnvoyVersion, ImageReference, ModuleLocation, shown_url};
-use crate::modules::{Fetched, Report, Verdict, fetch_once, inspect};
+use crate::modules::{Fetched, Report, Verdict, fetch_once, inspect, unusable_proxies};
 
 /// What a module is, and whether Envoy would take it.
 #[derive(Debug, clap::Args)]
@@ -35,6 +35,7 @@ pub struct Args {
 
 pub fn run(args: Args) -> anyhow::Result<Outcome> {
     let location = location(&args.module)?;
+    unusable_proxies().iter().for_each(|said| eprintln!("warning  {said}"));
     let shown = shown(&args.module, &location);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let bar = Bar::new("fetching");

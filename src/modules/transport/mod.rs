@@ -7,6 +7,7 @@
 mod address;
 mod guard;
 mod limits;
+mod proxies;
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -23,8 +24,10 @@ use url::Url;
 pub use address::{InvalidNetwork, Network};
 pub use guard::{Guard, Reach, Rules};
 pub use limits::Limits;
+pub use proxies::unusable_proxies;
 
 use crate::model::HostPort;
+use proxies::Proxies;
 
 /// What the operator says of the network that modules come from.
 #[derive(Clone, Debug, Default)]
@@ -60,6 +63,7 @@ pub struct InvalidCertificates {
 /// HTTP clients with limits and the guard.
 pub struct Transport {
     guard: Arc<Guard>,
+    proxies: Proxies,
     usual: Clients,
     /// Of registries with certificates of their own, those with a port first.
     trusting: Vec<(HostPort, Clients)>,
@@ -131,7 +135,7 @@ impl Transport {
             .map(|(registry, certificates)| (registry, clients(&certificates)))
             .collect();
         trusting.sort_by_key(|(registry, _)| !registry.has_port());
-        Self { guard, usual, trusting, insecure: settings.insecure_registries, limits }
+        Self { guard, proxies: Proxies::from_env(), usual, trusting, insecure: settings.insecure_registries, limits }
     }
 
     pub fn limits(&self) -> &Limits {
@@ -192,7 +196,17 @@ impl Transport {
                 while_moving(request.body(watched(bytes, report, went)).send(), pieces, idle).await
             }
         };
-        answered.ok_or_else(|| no_response("timed out"))?.map_err(|error| no_response(cause(error)))
+        answered.ok_or_else(|| no_response("timed out"))?.map_err(|error| no_response(self.cause(url, error)))
+    }
+
+    /// With the proxy that was in between, where there was no connection.
+    fn cause(&self, url: &Url, error: reqwest::Error) -> String {
+        let proxy = self.proxies.of(url).filter(|_| error.is_connect());
+        let cause = cause(error);
+        match proxy {
+            Some(proxy) => format!("{cause} (through the proxy {proxy} of the environment)"),
+            None => cause,
+        }
     }
 
     fn client(&self, url: &Url, reach: Reach) -> &Client {
