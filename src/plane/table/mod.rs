@@ -22,6 +22,9 @@ const GOOD_REVISIONS: usize = 2;
 /// Accepted revisions kept per plugin where proxies still run older ones: each has a module in memory.
 const MOST_GOOD_REVISIONS: usize = 8;
 
+/// Former revisions kept per plugin that some proxy may be loading yet: a long compilation, and edits meanwhile.
+const UNPROVEN_REVISIONS: usize = 4;
+
 /// A plugin whose running revision or module state is another than before.
 #[derive(Debug)]
 pub struct Touched {
@@ -34,6 +37,9 @@ pub struct Touched {
 struct Row {
     entry: PluginEntry,
     first_seen: Instant,
+    /// Revisions that were to run before the running one, newest first, as long as neither they nor a later one was
+    /// accepted. Who accepts one of them late has it to go back to.
+    unproven: Vec<Arc<PluginRevision>>,
     /// Good revisions from before a restart, newest first, until their modules are read back.
     remembered: Vec<Remembered>,
 }
@@ -131,7 +137,7 @@ impl PluginTable {
                         good: Vec::new(),
                     };
                     let remembered = self.remembered.remove(id).unwrap_or_default();
-                    let mut row = Row { entry, first_seen: now, remembered };
+                    let mut row = Row { entry, first_seen: now, unproven: Vec::new(), remembered };
                     row.follow(modules);
                     touched.push(Touched { id: id.clone(), scopes: row.entry.scopes() });
                     self.rows.insert(id.clone(), row);
@@ -157,12 +163,20 @@ impl PluginTable {
     pub fn record_good(&mut self, id: &PluginId, revision: Revision) -> bool {
         let Some(row) = self.rows.get_mut(id) else { return false };
         let PluginEntry { running, good, .. } = &mut row.entry;
-        let Some(running) = running.as_ref().filter(|running| running.revision == revision) else { return false };
-        if good.first().is_some_and(|newest| newest.revision == revision && newest.plugin == running.plugin) {
+        let accepted = if running.as_ref().is_some_and(|running| running.revision == revision) {
+            row.unproven.clear();
+            running.clone().expect("its revision was just compared")
+        } else {
+            let Some(place) = row.unproven.iter().position(|former| former.revision == revision) else { return false };
+            let accepted = row.unproven[place].clone();
+            row.unproven.truncate(place);
+            accepted
+        };
+        if good.first().is_some_and(|newest| newest.revision == revision && newest.plugin == accepted.plugin) {
             return false;
         }
         good.retain(|older| older.revision != revision);
-        good.insert(0, running.clone());
+        good.insert(0, accepted);
         good.truncate(MOST_GOOD_REVISIONS);
         true
     }
@@ -188,9 +202,22 @@ impl Row {
     /// Takes over what the modules have come to; returns whether anything is different now.
     fn follow(&mut self, modules: &BTreeMap<ModuleRef, ModuleState>) -> bool {
         let is_remembered = self.take_remembered(modules);
+        let before = self.entry.running.clone();
         let is_new = self.entry.take_module(modules);
+        self.set_aside(before);
         // The module that runs now may be the one that an older revision waits for.
         self.take_remembered(modules) | is_remembered | is_new
+    }
+
+    /// Keeps what was to run before, if that has been replaced and no proxy has accepted it so far.
+    fn set_aside(&mut self, before: Option<Arc<PluginRevision>>) {
+        let Some(before) = before else { return };
+        let is_replaced = self.entry.running.as_ref().is_some_and(|running| running.revision != before.revision);
+        if is_replaced && self.entry.good.iter().all(|good| good.revision != before.revision) {
+            self.unproven.retain(|former| former.revision != before.revision);
+            self.unproven.insert(0, before);
+            self.unproven.truncate(UNPROVEN_REVISIONS);
+        }
     }
 
     /// Turns what is remembered into revisions again as their modules come; what has none any more is forgotten.

@@ -23,6 +23,27 @@ async fn a_refused_revision_gives_way_to_the_one_that_this_proxy_took_before() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_bad_edit_while_a_new_module_is_compiled_goes_back_to_that_module_and_not_to_the_old_one() {
+    let mut world = World::new();
+    world.plugin("auth", |_| {}).module("auth", Some("c")).settle();
+    let (stream, served) = world.connect("e1", &[], false);
+    world.accept_all(stream, &served);
+
+    world.module("auth", Some("go")).settle();
+    let go = chain(&served);
+    // Envoy takes its time over it.
+    let config = serde_json::json!({"bad": true}).as_object().cloned();
+    world.plugin("auth", |plugin| wasm(plugin).config = config).settle();
+    let edited = chain(&served);
+    world.answer(stream, go.clone(), Outcome::Accepted);
+    world.answer(stream, edited, refused("shop/auth"));
+
+    assert_eq!(chain(&served).version, go.version);
+    world.answer(stream, go, Outcome::Accepted);
+    assert_eq!(world.state("e1", "shop/auth").0, State::Rejected);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refusal_is_remembered_for_a_process_and_forgotten_for_the_next() {
     let mut world = World::new();
     world.plugin("auth", |_| {}).plugin("log", |_| {}).module("auth", Some("1")).module("log", Some("1")).settle();
