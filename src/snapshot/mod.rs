@@ -85,11 +85,12 @@ impl Snapshot {
         }
     }
 
-    /// Whether the names and versions of a type that can be enumerated are those of `other`.
+    /// Whether a client of `other` has nothing to be told of this type, which can be enumerated.
     pub fn has_same(&self, resource_type: ResourceType, other: &Self) -> bool {
         let (Some(own), Some(other)) = (self.all(resource_type), other.all(resource_type)) else { return false };
-        let same =
-            |(own, other): (&Arc<Resource>, &Arc<Resource>)| own.name == other.name && own.version == other.version;
+        let same = |(own, other): (&Arc<Resource>, &Arc<Resource>)| {
+            own.name == other.name && own.version == other.version && own.is_partial == other.is_partial
+        };
         own.len() == other.len() && own.values().zip(other.values()).all(same)
     }
 }

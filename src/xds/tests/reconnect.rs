@@ -207,3 +207,22 @@ fn an_envoy_that_comes_back_keeps_a_listener_whose_filter_is_not_to_be_had() {
         assert_eq!(client.holds(Listener), "l@3", "{protocol:?}");
     }
 }
+
+#[test]
+fn a_listener_that_was_kept_for_a_filter_is_replaced_when_the_plugin_is_deleted() {
+    for protocol in BOTH {
+        let mut client = Client::new(protocol);
+        client.publish(snapshot([listener("l", "1")]));
+        client.subscribe(Listener, &[]);
+        client.settle();
+        client.unpublish();
+        client.reconnect();
+        client.publish(snapshot([listener("l", "2").partial()]));
+        client.settle();
+        assert_eq!(client.holds(Listener), "l@1", "{protocol:?}");
+        // The same content, and now it is all that there is to be.
+        client.publish(snapshot([listener("l", "2")]));
+        client.settle();
+        assert_eq!(client.holds(Listener), "l@2", "{protocol:?}");
+    }
+}
