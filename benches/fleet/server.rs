@@ -46,7 +46,9 @@ impl Server {
         let mut command = Command::new(&args.server);
         command
             .arg("serve")
-            .args(["--xds-listen", "127.0.0.1:0", "--modules-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
+            .args(["--xds-listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
+            // These clients fetch nothing: large modules travel inside, as the tables say.
+            .args(["--module-delivery", "inline"])
             .args(["--config".as_ref(), below("config").as_os_str()])
             .args(["--module-files".as_ref(), below("modules").as_os_str()])
             .args(["--data-dir".as_ref(), below("data").as_os_str()])
