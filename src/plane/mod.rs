@@ -162,7 +162,8 @@ fn open_modules(
 ) -> anyhow::Result<(Option<TcpListener>, Deliveries)> {
     let listener = (mode != DeliveryMode::Inline).then(|| listen("modules", listen_at)).transpose()?;
     let address = listener.as_ref().map_or(Ok(listen_at), TcpListener::local_addr)?;
-    let deliveries = Deliveries::new(mode, address, url).with_context(|| format!("--modules-url {url:?}"))?;
+    let deliveries =
+        Deliveries::new(mode, address, url).with_context(|| format!("--modules-url {}", url.unwrap_or_default()))?;
     Ok((listener, deliveries))
 }
 
