@@ -3,7 +3,7 @@
 //!
 //! Pure, as the session that it belongs to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,14 @@ const WARMS_WITHIN: Duration = Duration::from_secs(10);
 
 impl Session {
     /// ECDS: one resource per response, and the next for a name only after the answer to the one before (rule 3).
-    pub(super) fn plan_extensions(&mut self, snapshot: &Snapshot, now: Instant, reaction: &mut Reaction) {
+    /// `has_new_listeners` is whether listeners may be about to be sent as well.
+    pub(super) fn plan_extensions(
+        &mut self,
+        snapshot: &Snapshot,
+        has_new_listeners: bool,
+        now: Instant,
+        reaction: &mut Reaction,
+    ) {
         let Some(state) = self.types.get(&ResourceType::ExtensionConfig) else { return };
         let mut target: Target = state
             .subscription
@@ -34,8 +41,13 @@ impl Session {
         self.report_unanswered(&target, reaction);
         self.recognise(ResourceType::ExtensionConfig, &target, reaction);
         let (held_back, wanted) = self.hold_back(&mut target, snapshot, now);
-        let is_settled = held_back.is_empty() && self.types[&ResourceType::ExtensionConfig].is_settled(&target);
-        if let Some(staged) = self.plan_staging(wanted, is_settled, snapshot, now, reaction) {
+        let for_listeners = match has_new_listeners {
+            true => self.wanted_by_listeners(snapshot, now),
+            false => BTreeSet::new(),
+        };
+        let is_settled =
+            |session: &Self| held_back.is_empty() && session.types[&ResourceType::ExtensionConfig].is_settled(&target);
+        if let Some(staged) = self.plan_staging(wanted, for_listeners, is_settled, snapshot, now, reaction) {
             target.insert(STAGING.to_owned(), staged);
         }
 

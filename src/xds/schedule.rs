@@ -42,7 +42,9 @@ impl Session {
             ResourceType::Route,
         ] {
             match resource_type {
-                ResourceType::ExtensionConfig => self.plan_extensions(snapshot, now, reaction),
+                ResourceType::ExtensionConfig => {
+                    self.plan_extensions(snapshot, has_changed(ResourceType::Listener), now, reaction);
+                }
                 _ if has_changed(resource_type) => self.plan_set(resource_type, snapshot, now, reaction),
                 _ => {}
             }

@@ -180,9 +180,9 @@ impl Session {
     }
 
     /// A client that came back goes on with what it has where a part is not to be had yet. Where the content of a name
-    /// names modules by digest: that, once the client holds them. Before, the same with the
-    /// modules inside where it has nothing yet, as its listener waits for it; else it goes on with what it has, and the
-    /// name is among those that are returned, with what they are waiting for.
+    /// names modules by digest: that, once the client holds them. Before, the same with the modules inside where it has
+    /// nothing yet, as its listener waits for it; else it goes on with what it has, and the name is among those that are
+    /// returned, with what they are waiting for.
     pub(super) fn hold_back(
         &mut self,
         target: &mut Target,
@@ -214,11 +214,13 @@ impl Session {
         (names, wanted)
     }
 
-    /// What the name [`STAGING`] is to hold, so that the client comes to hold what is `wanted`.
+    /// What the name [`STAGING`] is to hold, so that the client comes to hold what is wanted. `is_settled` is whether
+    /// nothing of the traffic's is due or on its way.
     pub(super) fn plan_staging(
         &mut self,
         mut wanted: BTreeSet<Digest>,
-        is_settled: bool,
+        for_listeners: BTreeSet<Digest>,
+        is_settled: impl FnOnce(&Self) -> bool,
         snapshot: &Snapshot,
         now: Instant,
         reaction: &mut Reaction,
@@ -227,7 +229,6 @@ impl Session {
         if self.staging.has_fallen_back {
             return None;
         }
-        let (has_due_listeners, for_listeners) = self.wanted_by_listeners(snapshot, now);
         let is_asked = self.types[&ResourceType::ExtensionConfig].subscription.names.contains(STAGING);
         self.staging.owed.retain(|digest| !self.staging.held.contains_key(digest));
         let is_wanted = !wanted.is_empty() || !self.staging.owed.is_empty() || !for_listeners.is_empty();
@@ -251,7 +252,8 @@ impl Session {
             self.attempt(snapshot, now, reaction);
         } else if self.staging.showing.is_some() {
             self.has_sent_all = false;
-            if is_settled && !has_due_listeners {
+            let is_in_flight = self.has_in_flight(ResourceType::Listener);
+            if is_settled(self) && !is_in_flight && self.due_listeners(snapshot).next().is_none() {
                 self.staging.showing = None;
             }
         }
@@ -309,39 +311,39 @@ impl Session {
 
     /// Whether a refusal now would open a listener that waits for its configuration, with its default (rule 11).
     fn is_warming(&self, snapshot: &Snapshot) -> bool {
-        let is_in_flight = |resource_type: ResourceType| {
-            self.types.get(&resource_type).is_some_and(|state| !state.in_flight.is_empty())
-        };
         let extensions = &self.types[&ResourceType::ExtensionConfig];
         let waits = |name: &&String| {
             *name != STAGING && !extensions.has_answered(name) && snapshot.extensions.resolve(name).is_some()
         };
         // Nor is a module fetched before the cluster is there that leads to it.
-        is_in_flight(ResourceType::Listener)
-            || is_in_flight(ResourceType::Cluster)
+        self.has_in_flight(ResourceType::Listener)
+            || self.has_in_flight(ResourceType::Cluster)
             || extensions.subscription.names.iter().any(|name| waits(&name))
     }
 
-    /// Whether listeners are on their way or about to be, and the modules that the latter need: Envoy builds all filters of
-    /// a listener anew (rule 12).
-    fn wanted_by_listeners(&self, snapshot: &Snapshot, now: Instant) -> (bool, BTreeSet<Digest>) {
-        let Some(listeners) = self.types.get(&ResourceType::Listener) else { return Default::default() };
-        let is_due =
-            |listener: &&Arc<Resource>| listeners.subscription.covers(&listener.name) && listeners.differs(listener);
-        let due: Vec<_> = snapshot.listeners.values().filter(is_due).collect();
-        let has_due = !due.is_empty() || !listeners.in_flight.is_empty();
-        let contents = due.into_iter().flat_map(|listener| extension_names(listener)).filter_map(|name| match snapshot
-            .extensions
-            .resolve(name)?
-        {
-            Extension::Known(resource) => Some(resource),
-            Extension::PassThrough(_) => None,
-        });
+    fn has_in_flight(&self, resource_type: ResourceType) -> bool {
+        self.types.get(&resource_type).is_some_and(|state| !state.in_flight.is_empty())
+    }
+
+    /// Listeners that are about to be sent.
+    fn due_listeners<'a>(&'a self, snapshot: &'a Snapshot) -> impl Iterator<Item = &'a Arc<Resource>> {
+        let state = self.types.get(&ResourceType::Listener);
+        state.into_iter().flat_map(|state| {
+            let is_due =
+                |listener: &&Arc<Resource>| state.subscription.covers(&listener.name) && state.differs(listener);
+            snapshot.listeners.values().filter(is_due)
+        })
+    }
+
+    /// Modules that the listeners need which are about to be sent: Envoy builds all filters of a listener anew (rule 12).
+    pub(super) fn wanted_by_listeners(&self, snapshot: &Snapshot, now: Instant) -> BTreeSet<Digest> {
         let mut wanted = BTreeSet::new();
-        for content in contents {
-            wanted.extend(content.fetched.iter().filter(|digest| !self.staging.holds(digest, now)));
+        for name in self.due_listeners(snapshot).flat_map(|listener| extension_names(listener)) {
+            if let Some(Extension::Known(content)) = snapshot.extensions.resolve(name) {
+                wanted.extend(content.fetched.iter().filter(|digest| !self.staging.holds(digest, now)));
+            }
         }
-        (has_due, wanted)
+        wanted
     }
 
     /// A client without the staging listener, or with one that it does not use, never asks.
