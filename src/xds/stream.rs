@@ -32,7 +32,7 @@ use super::session::{Limits, Protocol, Reaction, Session};
 use super::size::check_node;
 use super::transfers::{Exchange, Line, Transfers};
 use super::wire;
-use crate::snapshot::{ResourceType, Snapshot};
+use crate::snapshot::{ResourceType, STAGING, Snapshot};
 
 /// Room for the frames of one small response.
 const FRAMES_AT_REST: usize = 4;
@@ -67,9 +67,25 @@ struct Client {
     connection: Connection,
     snapshots: WatchStream<Option<Arc<Snapshot>>>,
     snapshot: Option<Arc<Snapshot>>,
+    /// To the module server, from the first snapshot on that has modules fetched.
     line: Option<(Line, WatchStream<Transfers>)>,
     node_id: String,
     recorder: Recorder,
+}
+
+impl Client {
+    /// Opens the line, where this client is to fetch modules and has none yet.
+    fn call_module_server(&mut self, fetches: Option<&Exchange>) {
+        let has_staging = |snapshot: &Arc<Snapshot>| snapshot.listeners.contains_key(STAGING);
+        if self.line.is_some() || !self.snapshot.as_ref().is_some_and(has_staging) {
+            return;
+        }
+        self.line = fetches.map(Exchange::open).map(|line| {
+            self.session.identify(line.token);
+            let transfers = WatchStream::from_changes(line.transfers.clone());
+            (line, transfers)
+        });
+    }
 }
 
 /// The response body of one discovery call.
@@ -135,6 +151,7 @@ impl<R: DiscoveryMessage> DiscoveryStream<R> {
                     tracing::warn!(node = client.node_id, error = status.message(), "listeners not served");
                 })?;
                 let before = std::mem::replace(&mut client.snapshot, snapshot);
+                client.call_module_server(self.shared.fetches.as_ref());
                 let (before, now) = (before.as_deref(), Instant::now().into_std());
                 let reaction = client.session.on_next_snapshot(before, client.snapshot.as_deref(), now);
                 self.react(reaction);
@@ -268,15 +285,9 @@ impl<R: DiscoveryMessage> DiscoveryStream<R> {
             is_new_process,
             peer: self.guest.peer,
         });
-        let mut session = Session::new(R::PROTOCOL, build, self.shared.proofs.clone(), self.shared.limits);
-        let line = self.shared.fetches.as_ref().map(Exchange::open).map(|line| {
-            session.identify(line.token);
-            let transfers = WatchStream::from_changes(line.transfers.clone());
-            (line, transfers)
-        });
         Ok(Client {
-            session,
-            line,
+            session: Session::new(R::PROTOCOL, build, self.shared.proofs.clone(), self.shared.limits),
+            line: None,
             snapshots: WatchStream::new(connection.snapshots.clone()),
             snapshot: None,
             recorder: self.shared.recordings.begin(connection.id, node_id.clone(), self.service, R::PROTOCOL),
