@@ -74,15 +74,7 @@ pub fn entry(running: Arc<PluginRevision>) -> PluginEntry {
 }
 
 pub fn proxy(namespace: &str) -> Proxy {
-    Proxy {
-        node_id: "test".into(),
-        name: String::new(),
-        cluster: String::new(),
-        namespace: namespace.into(),
-        labels: BTreeMap::new(),
-        version: None,
-        capabilities: Capabilities::default(),
-    }
+    Proxy::named("test", namespace)
 }
 
 /// A template without listeners.

@@ -89,6 +89,28 @@ pub struct Proxy {
     pub capabilities: Capabilities,
 }
 
+impl Proxy {
+    /// What its process is remembered by while it is away: node id and Envoy build.
+    pub fn remembered_as(&self) -> String {
+        let build = self.version.map(|version| version.to_string()).unwrap_or_default();
+        format!("{} {build}", self.node_id)
+    }
+
+    /// A proxy of which nothing more is known.
+    #[cfg(test)]
+    pub fn named(node_id: &str, namespace: &str) -> Self {
+        Self {
+            node_id: node_id.into(),
+            name: String::new(),
+            cluster: String::new(),
+            namespace: namespace.into(),
+            labels: BTreeMap::new(),
+            version: None,
+            capabilities: Capabilities::default(),
+        }
+    }
+}
+
 /// What a proxy has shown of itself since it started; part of what makes its kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ProxyFacts {

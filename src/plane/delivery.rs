@@ -57,7 +57,7 @@ impl Deliveries {
 
     /// How modules reach this proxy, and why inline where they do.
     pub fn choose(&self, proxy: &Proxy, service: Service, peer: Option<IpAddr>) -> (ModuleDelivery, &'static str) {
-        let why_inline = match self.fallen_back.get(&key(proxy)) {
+        let why_inline = match self.fallen_back.get(&proxy.remembered_as()) {
             _ if self.server.is_none() => "--module-delivery inline",
             Some(reason) => reason,
             None if !proxy.capabilities.wasm => "it runs no Wasm",
@@ -75,18 +75,13 @@ impl Deliveries {
         if self.fallen_back.len() == FALLEN_BACK {
             self.fallen_back.clear();
         }
-        self.fallen_back.insert(key(proxy), reason);
+        self.fallen_back.insert(proxy.remembered_as(), reason);
     }
 
     /// This proxy starts as a new process.
     pub fn forget(&mut self, proxy: &Proxy) {
-        self.fallen_back.remove(&key(proxy));
+        self.fallen_back.remove(&proxy.remembered_as());
     }
-}
-
-fn key(proxy: &Proxy) -> String {
-    let build = proxy.version.map(|version| version.to_string()).unwrap_or_default();
-    format!("{} {build}", proxy.node_id)
 }
 
 /// Where a listener on all addresses is reached from this machine.
@@ -101,21 +96,10 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
-    use crate::model::Capabilities;
 
     fn proxy() -> Proxy {
-        Proxy {
-            node_id: "e1".into(),
-            name: String::new(),
-            cluster: String::new(),
-            namespace: "shop".into(),
-            labels: BTreeMap::new(),
-            version: None,
-            capabilities: Capabilities::default(),
-        }
+        Proxy::named("e1", "shop")
     }
 
     #[test]

@@ -82,22 +82,14 @@ impl Fleet for FleetDoor {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, HashSet};
+    use std::collections::HashSet;
 
     use super::*;
-    use crate::model::{Capabilities, Proxy};
+    use crate::model::Proxy;
     use crate::xds::{Protocol, Service};
 
     fn hello() -> Hello {
-        let proxy = Proxy {
-            node_id: "e1".into(),
-            name: String::new(),
-            cluster: String::new(),
-            namespace: "shop".into(),
-            labels: BTreeMap::new(),
-            version: None,
-            capabilities: Capabilities::default(),
-        };
+        let proxy = Proxy::named("e1", "shop");
         Hello { proxy, service: Service::Ads, protocol: Protocol::Delta, is_new_process: true, peer: None }
     }
 

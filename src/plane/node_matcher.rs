@@ -152,18 +152,10 @@ mod tests {
     use envoy_types::pb::envoy::r#type::matcher::v3::struct_matcher::PathSegment;
 
     use super::*;
-    use crate::model::Capabilities;
 
     fn proxy() -> Proxy {
-        Proxy {
-            node_id: "edge-1".into(),
-            cluster: String::new(),
-            name: "edge".into(),
-            namespace: "shop".into(),
-            labels: [("app".to_owned(), "web".to_owned())].into(),
-            version: None,
-            capabilities: Capabilities::default(),
-        }
+        let labels = [("app".to_owned(), "web".to_owned())].into();
+        Proxy { name: "edge".into(), labels, ..Proxy::named("edge-1", "shop") }
     }
 
     fn text(pattern: StringPattern) -> StringMatcher {

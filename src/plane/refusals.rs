@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::keepsakes::Keepsakes;
 use super::scribe::Scribe;
-use crate::model::{EnvoyVersion, PluginId, Proxy, Revision};
+use crate::model::{PluginId, Proxy, Revision};
 use crate::xds::beginning;
 
 /// Proxies that are remembered; past it, those that were heard of longest ago are forgotten, which costs each of them
@@ -68,7 +68,7 @@ impl Refusals {
 
     /// What this Envoy process refused before, oldest first.
     pub fn of(&self, proxy: &Proxy) -> Vec<Refusal> {
-        let remembered = self.proxies.get(&key(proxy));
+        let remembered = self.proxies.get(&proxy.remembered_as());
         remembered.into_iter().flat_map(|it| &it.refusals).filter_map(Entry::read).collect()
     }
 
@@ -80,7 +80,7 @@ impl Refusals {
 
     /// This proxy starts as a new process: it may take what the one before refused.
     pub fn forget(&mut self, proxy: &Proxy) {
-        self.forget_key(&key(proxy));
+        self.forget_key(&proxy.remembered_as());
     }
 
     fn forget_key(&mut self, key: &str) {
@@ -91,7 +91,7 @@ impl Refusals {
     }
 
     pub fn record(&mut self, proxy: &Proxy, refusal: Refusal) {
-        let key = key(proxy);
+        let key = proxy.remembered_as();
         let now = self.by_age.last().map_or(0, |(newest, _)| newest + 1);
         let remembered = self.proxies.entry(key.clone()).or_default();
         self.by_age.remove(&(remembered.recorded, key.clone()));
@@ -114,7 +114,7 @@ impl Refusals {
     /// This proxy runs the revision after all.
     pub fn clear(&mut self, proxy: &Proxy, plugin: &PluginId, revision: Revision) {
         let (plugin, revision) = (plugin.to_string(), revision.to_string());
-        self.retain(&key(proxy), |entry| !entry.is_about(&plugin, &revision));
+        self.retain(&proxy.remembered_as(), |entry| !entry.is_about(&plugin, &revision));
     }
 
     /// This plugin is gone.
@@ -161,27 +161,14 @@ impl Entry {
     }
 }
 
-fn key(proxy: &Proxy) -> String {
-    let build = proxy.version.map(|version: EnvoyVersion| version.to_string()).unwrap_or_default();
-    format!("{} {build}", proxy.node_id)
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::scribe::scribe;
     use super::*;
-    use crate::model::{Capabilities, PluginKind};
+    use crate::model::{EnvoyVersion, PluginKind};
 
     fn proxy(node_id: &str) -> Proxy {
-        Proxy {
-            node_id: node_id.into(),
-            name: String::new(),
-            cluster: String::new(),
-            namespace: "default".into(),
-            labels: BTreeMap::new(),
-            version: Some(EnvoyVersion::new(1, 40, 0)),
-            capabilities: Capabilities::default(),
-        }
+        Proxy { version: Some(EnvoyVersion::new(1, 40, 0)), ..Proxy::named(node_id, "default") }
     }
 
     fn refusal(plugin: &str, number: usize) -> Refusal {

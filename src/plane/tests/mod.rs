@@ -241,14 +241,6 @@ fn refused(plugin: &str) -> Outcome {
 }
 
 fn hello(node_id: &str) -> Hello {
-    let proxy = Proxy {
-        node_id: node_id.into(),
-        name: String::new(),
-        cluster: String::new(),
-        namespace: "shop".into(),
-        labels: BTreeMap::new(),
-        version: None,
-        capabilities: Capabilities::default(),
-    };
+    let proxy = Proxy::named(node_id, "shop");
     Hello { proxy, service: Service::Ads, protocol: Protocol::Delta, is_new_process: true, peer: None }
 }
