@@ -2,14 +2,20 @@
 
 use super::*;
 
-#[tokio::test(start_paused = true)]
-async fn a_refused_revision_gives_way_to_the_one_that_this_proxy_took_before() {
+/// Two proxies that have accepted the plugin `auth`.
+fn two_that_run_auth() -> (World, [(StreamId, Snapshots); 2]) {
     let mut world = World::new();
     world.plugin("auth", |_| {}).module("auth", Some("1")).settle();
-    let (one, served_one) = world.connect("one", &[], false);
-    let (two, served_two) = world.connect("two", &[], false);
-    world.accept_all(one, &served_one);
-    world.accept_all(two, &served_two);
+    let proxies = ["one", "two"].map(|node_id| world.connect(node_id, &[], false));
+    for (stream, served) in &proxies {
+        world.accept_all(*stream, served);
+    }
+    (world, proxies)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_revision_gives_way_to_the_one_that_this_proxy_took_before() {
+    let (mut world, [(one, served_one), (two, served_two)]) = two_that_run_auth();
     let first = chain(&served_one).version.clone();
 
     world.module("auth", Some("2")).settle();
@@ -65,12 +71,7 @@ async fn a_refusal_is_remembered_for_a_process_and_forgotten_for_the_next() {
 
 #[tokio::test(start_paused = true)]
 async fn two_refused_edits_in_a_row_leave_the_working_plugin_in_place() {
-    let mut world = World::new();
-    world.plugin("auth", |_| {}).module("auth", Some("1")).settle();
-    let (one, served_one) = world.connect("one", &[], false);
-    let (two, served_two) = world.connect("two", &[], false);
-    world.accept_all(one, &served_one);
-    world.accept_all(two, &served_two);
+    let (mut world, [(one, served_one), (two, served_two)]) = two_that_run_auth();
     let first = chain(&served_two).version.clone();
 
     // Each edit is good on the other proxy.

@@ -189,19 +189,24 @@ fn an_envoy_that_comes_back_keeps_what_it_has_while_a_plugin_of_it_is_not_to_be_
     }
 }
 
+/// Came back with `l@1` to a control plane that lacks a part of `l@2`.
+fn back_to_a_partial_listener(protocol: Protocol) -> Client {
+    let mut client = Client::new(protocol);
+    client.publish(snapshot([listener("l", "1")]));
+    client.subscribe(Listener, &[]);
+    client.settle();
+    client.unpublish();
+    client.reconnect();
+    client.publish(snapshot([listener("l", "2").partial()]));
+    client.settle();
+    assert_eq!(client.holds(Listener), "l@1", "{protocol:?}");
+    client
+}
+
 #[test]
 fn an_envoy_that_comes_back_keeps_a_listener_whose_filter_is_not_to_be_had() {
     for protocol in BOTH {
-        let partial = || listener("l", "2").partial();
-        let mut client = Client::new(protocol);
-        client.publish(snapshot([listener("l", "1")]));
-        client.subscribe(Listener, &[]);
-        client.settle();
-        client.unpublish();
-        client.reconnect();
-        client.publish(snapshot([partial()]));
-        client.settle();
-        assert_eq!(client.holds(Listener), "l@1", "{protocol:?}");
+        let mut client = back_to_a_partial_listener(protocol);
         client.publish(snapshot([listener("l", "3")]));
         client.settle();
         assert_eq!(client.holds(Listener), "l@3", "{protocol:?}");
@@ -211,15 +216,7 @@ fn an_envoy_that_comes_back_keeps_a_listener_whose_filter_is_not_to_be_had() {
 #[test]
 fn a_listener_that_was_kept_for_a_filter_is_replaced_when_the_plugin_is_deleted() {
     for protocol in BOTH {
-        let mut client = Client::new(protocol);
-        client.publish(snapshot([listener("l", "1")]));
-        client.subscribe(Listener, &[]);
-        client.settle();
-        client.unpublish();
-        client.reconnect();
-        client.publish(snapshot([listener("l", "2").partial()]));
-        client.settle();
-        assert_eq!(client.holds(Listener), "l@1", "{protocol:?}");
+        let mut client = back_to_a_partial_listener(protocol);
         // The same content, and now it is all that there is to be.
         client.publish(snapshot([listener("l", "2")]));
         client.settle();
