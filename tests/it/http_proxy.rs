@@ -155,7 +155,7 @@ async fn the_control_plane_pulls_through_the_proxy_as_well() {
     scene.control = scene.control.environment("HTTP_PROXY", &proxy.url());
     scene.control.start().await;
     scene.plugin("a", &format!("oci://{}", registry.reference("team/a:v1")), json!({}));
-    scene.until_status("default/a", "a module", |status| !status["moduleDigest"].is_null()).await;
+    scene.until_module("default/a").await;
     let requests = proxy.requests();
     let of_registry = format!("GET http://{}/v2/team/a/", registry.host());
     assert!(requests.len() >= 2 && requests.iter().all(|it| it.starts_with(&of_registry)), "{requests:?}");

@@ -41,12 +41,6 @@ async fn delivery(scene: &Scene) -> (Value, Value) {
     (proxy["moduleDelivery"].clone(), proxy["moduleDeliveryReason"].clone())
 }
 
-/// Waits until the module of a plugin may be sent.
-async fn until_ready(scene: &Scene, plugin: &str) {
-    let is_ready = |status: &Value| status["moduleDigest"].as_str().is_some_and(|digest| !digest.is_empty());
-    scene.until_status(&format!("default/{plugin}"), "ready", is_ready).await;
-}
-
 #[tokio::test]
 async fn a_large_module_is_fetched_once_and_an_edit_is_a_small_message() {
     for (version, protocol) in KINDS {
@@ -85,7 +79,7 @@ async fn an_envoy_that_starts_fetches_its_modules_before_it_takes_requests() {
         for name in ["a", "b"] {
             let url = scene.control.module(&format!("{name}.wasm"), &large(modules::order(name)));
             scene.plugin(name, &url, json!({"priority": if name == "a" { 2 } else { 1 }}));
-            until_ready(&scene, name).await;
+            scene.until_module(&format!("default/{name}")).await;
         }
         let _running = setup.start(scene.control.xds()).await;
         let first = scene.until("the first answer", |_| true).await;
@@ -113,7 +107,7 @@ async fn an_envoy_without_the_staging_listener_begins_inline_and_is_moved_over()
         let scene = Scene::start().await;
         let url = scene.control.module("hello.wasm", &large(modules::hello()));
         scene.plugin("hello", &url, json!({"pluginConfig": {"n": 1}}));
-        until_ready(&scene, "hello").await;
+        scene.until_module("default/hello").await;
         let bootstrap = without_staging(&setup.bootstrap(scene.control.xds()));
         let _running = setup.start_with(&bootstrap).await;
         scene.until_header("x-hello", Some(r#"{"n":1}"#)).await;

@@ -106,6 +106,12 @@ impl Scene {
         wait_until(&format!("{id}: {what}"), async || Some(self.status(id).await).filter(&is_right)).await
     }
 
+    /// Waits until the plugin has a module that may be sent.
+    pub async fn until_module(&self, id: &str) -> Value {
+        let has_module = |status: &Value| status["moduleDigest"].as_str().is_some_and(|digest| !digest.is_empty());
+        self.until_status(id, "a module", has_module).await
+    }
+
     /// What `proxies` shows.
     pub async fn proxies(&self) -> Vec<Value> {
         let printed = self.control.ask(&["proxies", "--format", "json"]).await.json();
