@@ -57,6 +57,11 @@ impl Session {
         let state = &self.types[&ResourceType::ExtensionConfig];
         let in_flight: BTreeMap<&str, &Version> = state.in_flight_versions().collect();
         let is_sent = |resource: &Resource| in_flight.get(resource.name.as_str()) == Some(&&resource.version);
+        // What is on its way to a name that is to hold something else by now: an edit that was taken back.
+        let is_outdated = |(name, version): (&&str, &&Version)| {
+            target.get(*name).is_some_and(|resource| resource.version != **version && !state.has_refused(resource))
+        };
+        let has_outdated = in_flight.iter().any(is_outdated);
         let unsent: Vec<_> = target.values().filter(|resource| state.is_due(resource) && !is_sent(resource)).collect();
         let mut waiting = unsent.len();
         let mut due: Vec<_> = unsent
@@ -87,7 +92,7 @@ impl Session {
             }
         }
         self.correct_version(now, reaction);
-        self.has_sent_all &= waiting == 0 && !self.types[&ResourceType::ExtensionConfig].owes_answer;
+        self.has_sent_all &= waiting == 0 && !has_outdated && !self.types[&ResourceType::ExtensionConfig].owes_answer;
     }
 
     /// Names that get silence, said once each: a static listener that asks for one waits for nothing.

@@ -90,7 +90,6 @@ impl Client {
             self.wake();
         }
         self.now = until;
-        self.wake();
     }
 
     pub fn subscribe(&mut self, resource_type: ResourceType, names: &[&str]) {

@@ -294,3 +294,17 @@ fn a_name_that_our_listener_used_keeps_its_content_until_it_is_unsubscribed() {
         assert_eq!(client.holds(ExtensionConfig), "p@pass static@pass");
     }
 }
+
+#[test]
+fn an_edit_that_is_taken_back_before_its_answer_is_taken_back_at_the_client_too() {
+    for protocol in BOTH {
+        let mut client = settled(protocol, &["p"], [plugin("p", "1")]);
+        client.publish(snapshot([plugin("p", "2")]));
+        client.publish(snapshot([plugin("p", "1")]));
+        assert_eq!(client.received(), ["ecds p@2"]);
+        client.ack();
+        assert_eq!(client.received(), ["ecds p@1"]);
+        client.ack();
+        assert_eq!(client.received(), [""; 0]);
+    }
+}
