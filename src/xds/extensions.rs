@@ -23,14 +23,7 @@ const WARMS_WITHIN: Duration = Duration::from_secs(10);
 
 impl Session {
     /// ECDS: one resource per response, and the next for a name only after the answer to the one before (rule 3).
-    /// `has_new_listeners` is whether listeners may be about to be sent as well.
-    pub(super) fn plan_extensions(
-        &mut self,
-        snapshot: &Snapshot,
-        has_new_listeners: bool,
-        now: Instant,
-        reaction: &mut Reaction,
-    ) {
+    pub(super) fn plan_extensions(&mut self, snapshot: &Snapshot, now: Instant, reaction: &mut Reaction) {
         let Some(state) = self.types.get(&ResourceType::ExtensionConfig) else { return };
         let mut target: Target = state
             .subscription
@@ -41,7 +34,7 @@ impl Session {
         self.report_unanswered(&target, reaction);
         self.recognise(ResourceType::ExtensionConfig, &target, reaction);
         let (held_back, wanted) = self.hold_back(&mut target, snapshot, now);
-        let for_listeners = match has_new_listeners {
+        let for_listeners = match self.unsettled.contains(ResourceType::Listener) {
             true => self.wanted_by_listeners(snapshot, now),
             false => BTreeSet::new(),
         };
@@ -92,7 +85,9 @@ impl Session {
             }
         }
         self.correct_version(now, reaction);
-        self.has_sent_all &= waiting == 0 && !has_outdated && !self.types[&ResourceType::ExtensionConfig].owes_answer;
+        if waiting > 0 || has_outdated || self.types[&ResourceType::ExtensionConfig].owes_answer {
+            self.unsettled.insert(ResourceType::ExtensionConfig);
+        }
     }
 
     /// Names that get silence, said once each: a static listener that asks for one waits for nothing.

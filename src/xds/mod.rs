@@ -30,6 +30,7 @@ mod subscription;
 mod tests;
 mod tls;
 mod transfers;
+mod type_set;
 mod wire;
 
 use std::sync::Arc;

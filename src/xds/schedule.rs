@@ -19,50 +19,33 @@ impl Session {
     pub(super) fn schedule(&mut self, snapshot: Option<&Snapshot>, now: Instant, reaction: &mut Reaction) {
         // No stream is answered before all sources are loaded once: what is missing would be removed (rule 9).
         let Some(snapshot) = snapshot else { return };
-        if self.has_sent_all {
-            return;
+        if self.unsettled.contains(ResourceType::Listener) {
+            // The modules of their filters are fetched first.
+            self.unsettled.insert(ResourceType::ExtensionConfig);
         }
-        self.schedule_changed(snapshot, |_| true, now, reaction);
-    }
-
-    /// [`Session::schedule`], where sets that have not changed are settled already.
-    pub(super) fn schedule_changed(
-        &mut self,
-        snapshot: &Snapshot,
-        has_changed: impl Fn(ResourceType) -> bool,
-        now: Instant,
-        reaction: &mut Reaction,
-    ) {
-        self.has_sent_all = true;
-        for resource_type in [
-            ResourceType::Cluster,
-            ResourceType::Endpoint,
-            ResourceType::ExtensionConfig,
-            ResourceType::Listener,
-            ResourceType::Route,
-        ] {
-            match resource_type {
-                ResourceType::ExtensionConfig => {
-                    self.plan_extensions(snapshot, has_changed(ResourceType::Listener), now, reaction);
-                }
-                _ if has_changed(resource_type) => self.plan_set(resource_type, snapshot, now, reaction),
-                _ => {}
+        for resource_type in ResourceType::ALL {
+            if !self.unsettled.take(resource_type) {
+                continue;
             }
+            let wake_at = reaction.wake_at.take();
+            match resource_type {
+                ResourceType::ExtensionConfig => self.plan_extensions(snapshot, now, reaction),
+                _ => self.plan_set(resource_type, snapshot, now, reaction),
+            }
+            if reaction.wake_at.is_some() {
+                self.unsettled.insert(resource_type);
+            }
+            wake_at.into_iter().for_each(|at| reaction.wake(at));
         }
-        self.has_sent_all &= reaction.wake_at.is_none();
     }
 
     /// Listeners, clusters, routes, endpoints: at most one response without an answer per type, so that a slow
     /// client gets the latest state and never a queue of old ones.
     fn plan_set(&mut self, resource_type: ResourceType, snapshot: &Snapshot, now: Instant, reaction: &mut Reaction) {
-        let Some(state) = self.types.get(&resource_type) else { return };
-        let Some(all) = snapshot.all(resource_type) else { return };
-        if !state.in_flight.is_empty() {
+        if self.types.get(&resource_type).is_none_or(|state| !state.in_flight.is_empty()) {
             return;
         }
-        let covered = |name: &String| state.subscription.covers(name);
-        let mut target: Target =
-            all.iter().filter(|(name, _)| covered(name)).map(|(name, r)| (name.clone(), r.clone())).collect();
+        let mut target = self.covered(resource_type, snapshot);
         self.recognise(resource_type, &target, reaction);
         let removed = self.retain_or_remove(resource_type, &mut target, now, reaction);
         let missing = self.missing(resource_type, &target);
@@ -79,7 +62,7 @@ impl Session {
             return;
         }
         if state.must_not_repeat(&target, now, reaction) || !due.is_empty() && self.must_wait(resource_type, &due) {
-            self.has_sent_all = false;
+            self.unsettled.insert(resource_type);
             return;
         }
         let set = version_of(&target);
@@ -93,6 +76,14 @@ impl Session {
             Protocol::Sotw => self.send(resource_type, target.into_values().collect(), Vec::new(), now, reaction),
             Protocol::Delta => self.send_split(resource_type, due, [removed, missing].concat(), now, reaction),
         }
+    }
+
+    /// What the client asks for of the snapshot.
+    fn covered(&self, resource_type: ResourceType, snapshot: &Snapshot) -> Target {
+        let Some(state) = self.types.get(&resource_type) else { return Target::new() };
+        let all = snapshot.all(resource_type).into_iter().flatten();
+        let covered = all.filter(|(name, _)| state.subscription.covers(name));
+        covered.map(|(name, resource)| (name.clone(), resource.clone())).collect()
     }
 
     /// Finds out what a reconnecting client holds already: nothing of that is sent.

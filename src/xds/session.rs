@@ -11,6 +11,7 @@ use super::delivery::{Delivery, Outcome, Proofs, bounded};
 use super::held::{Accepted, Held, TypeState};
 use super::staging::{Staging, is_staging};
 use super::subscription::{Changed, Subscription};
+use super::type_set::TypeSet;
 use crate::model::EnvoyVersion;
 use crate::snapshot::{Resource, ResourceType, STAGING, Snapshot, Version};
 
@@ -80,8 +81,9 @@ pub struct Session {
     /// How long a cluster, route, endpoint or ECDS name stays for the sake of connections that may still use it.
     pub(super) spared_until: BTreeMap<(ResourceType, String), Instant>,
     pub(super) staging: Staging,
-    /// All that the snapshot asks for was sent: the ACK of an ECDS resource gives nothing to do.
-    pub(super) has_sent_all: bool,
+    /// Types that may have something due. For the others all that the snapshot asks for was sent, and only what is about
+    /// them can change that.
+    pub(super) unsettled: TypeSet,
     next_nonce: u64,
 }
 
@@ -96,7 +98,7 @@ impl Session {
             named: BTreeSet::new(),
             spared_until: BTreeMap::new(),
             staging: Staging::default(),
-            has_sent_all: false,
+            unsettled: TypeSet::ALL,
             next_nonce: 1,
         }
     }
@@ -106,28 +108,24 @@ impl Session {
         self.staging.identify(token);
     }
 
-    /// The snapshot has changed, or the time to wake has come.
-    pub fn on_snapshot(&mut self, snapshot: Option<&Snapshot>, now: Instant) -> Reaction {
-        let mut reaction = Reaction::default();
-        self.has_sent_all = false;
-        self.schedule(snapshot, now, &mut reaction);
-        reaction
-    }
-
     /// A snapshot has taken the place of `before`, by which the client was served until now: what both say is not looked
     /// at again. Almost every change is one of ECDS alone.
-    pub fn on_next_snapshot(
-        &mut self,
-        before: Option<&Snapshot>,
-        snapshot: Option<&Snapshot>,
-        now: Instant,
-    ) -> Reaction {
-        let (Some(before), Some(next), true) = (before, snapshot, self.has_sent_all) else {
-            return self.on_snapshot(snapshot, now);
+    pub fn on_snapshot(&mut self, before: Option<&Snapshot>, snapshot: Option<&Snapshot>, now: Instant) -> Reaction {
+        let is_same = |resource_type| {
+            before.zip(snapshot).is_some_and(|(before, snapshot)| snapshot.has_same(resource_type, before))
         };
+        for resource_type in ResourceType::ALL {
+            if !is_same(resource_type) {
+                self.unsettled.insert(resource_type);
+            }
+        }
+        self.on_wake(snapshot, now)
+    }
+
+    /// The time has come that was asked for.
+    pub fn on_wake(&mut self, snapshot: Option<&Snapshot>, now: Instant) -> Reaction {
         let mut reaction = Reaction::default();
-        self.has_sent_all = false;
-        self.schedule_changed(next, |resource_type| !next.has_same(resource_type, before), now, &mut reaction);
+        self.schedule(snapshot, now, &mut reaction);
         reaction
     }
 
@@ -152,7 +150,7 @@ impl Session {
             retry: None,
         };
         self.types.insert(resource_type, Box::new(state));
-        self.has_sent_all = false;
+        self.unsettled = TypeSet::ALL;
     }
 
     /// What the client asks for; `None` before its first request of the type.
@@ -162,7 +160,10 @@ impl Session {
 
     /// Applies a change of subscription to what the client is believed to hold.
     pub(super) fn resubscribe(&mut self, resource_type: ResourceType, changed: Changed) {
-        self.has_sent_all = false;
+        if changed.is_nothing() {
+            return;
+        }
+        self.unsettle(resource_type);
         let asked_at = self.next_nonce;
         let Some(state) = self.types.get_mut(&resource_type) else { return };
         if resource_type == ResourceType::ExtensionConfig {
@@ -208,11 +209,11 @@ impl Session {
             Protocol::Delta => state.give_up_removed(&response),
         };
         let (accepted, updated) = state.accept(&response);
-        let is_plain = response.resource_type == ResourceType::ExtensionConfig
-            && accepted.len() == response.resources.len()
-            && !state.owes_answer
-            && updated.iter().all(|old| old.references.is_empty());
-        self.has_sent_all &= is_plain;
+        // That of an ECDS resource gives nothing to do, mostly.
+        let is_plain = accepted.len() == response.resources.len() && !state.owes_answer;
+        if response.resource_type != ResourceType::ExtensionConfig || !is_plain {
+            self.unsettle(response.resource_type);
+        }
         self.spared_until.retain(|_, until| now < *until);
         for old in replaced.into_iter().chain(updated) {
             let used = old.references.iter().filter(|(used_type, _)| *used_type != ResourceType::ExtensionConfig);
@@ -230,7 +231,7 @@ impl Session {
     }
 
     pub(super) fn refuse(&mut self, response: Response, message: &str, now: Instant) -> Vec<Delivery> {
-        self.has_sent_all = false;
+        self.unsettle(response.resource_type);
         let Some(state) = self.types.get_mut(&response.resource_type) else { return Vec::new() };
         if is_staging(&response) {
             self.staging_answered(&response, false, now);
@@ -248,6 +249,15 @@ impl Session {
         let message: Arc<str> = bounded(message).into();
         let deliver = |resource| Delivery { resource, outcome: Outcome::Refused { message: message.clone() } };
         refused.into_iter().map(deliver).collect()
+    }
+
+    /// Something was said about a type. Clusters, routes and endpoints stay for the sake of what others name, and listeners
+    /// wait for clusters; nothing but listeners that are unsettled themselves waits for ECDS.
+    pub(super) fn unsettle(&mut self, resource_type: ResourceType) {
+        match resource_type {
+            ResourceType::ExtensionConfig => self.unsettled.insert(resource_type),
+            _ => self.unsettled = TypeSet::ALL,
+        }
     }
 
     pub(super) fn take_nonce(&mut self) -> u64 {

@@ -161,7 +161,8 @@ impl Session {
             }
         }
         self.staging.transfers = transfers;
-        self.on_snapshot(snapshot, now)
+        self.unsettled.insert(ResourceType::ExtensionConfig);
+        self.on_wake(snapshot, now)
     }
 
     /// Whether a response was an attempt: its refusal is a miss, and none that anybody is to be told of.
@@ -248,10 +249,10 @@ impl Session {
             self.staging.fetches.entry(digest).or_insert(Fetch { next: now, refusals: 0, before });
         }
         if !self.staging.fetches.is_empty() {
-            self.has_sent_all = false;
+            self.unsettled.insert(ResourceType::ExtensionConfig);
             self.attempt(snapshot, now, reaction);
         } else if self.staging.showing.is_some() {
-            self.has_sent_all = false;
+            self.unsettled.insert(ResourceType::ExtensionConfig);
             let is_in_flight = self.has_in_flight(ResourceType::Listener);
             if is_settled(self) && !is_in_flight && self.due_listeners(snapshot).next().is_none() {
                 self.staging.showing = None;
@@ -358,7 +359,7 @@ impl Session {
         let since = *self.staging.unasked_since.get_or_insert(now);
         if now < since + ASKS_WITHIN {
             reaction.wake(since + ASKS_WITHIN);
-            self.has_sent_all = false;
+            self.unsettled.insert(ResourceType::ExtensionConfig);
             return;
         }
         self.fall_back("the proxy has no listener wasmplane/staging to fetch modules through", now, reaction);

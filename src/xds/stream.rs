@@ -153,7 +153,7 @@ impl<R: DiscoveryMessage> DiscoveryStream<R> {
                 let before = std::mem::replace(&mut client.snapshot, snapshot);
                 client.call_module_server(self.shared.fetches.as_ref());
                 let (before, now) = (before.as_deref(), Instant::now().into_std());
-                let reaction = client.session.on_next_snapshot(before, client.snapshot.as_deref(), now);
+                let reaction = client.session.on_snapshot(before, client.snapshot.as_deref(), now);
                 self.react(reaction);
                 Ok(true)
             }
@@ -195,7 +195,7 @@ impl<R: DiscoveryMessage> DiscoveryStream<R> {
             let seconds = FIRST_REQUEST_WITHIN.as_secs();
             return Err(Status::deadline_exceeded(format!("no request within {seconds} s of opening the stream")));
         };
-        let reaction = client.session.on_snapshot(client.snapshot.as_deref(), Instant::now().into_std());
+        let reaction = client.session.on_wake(client.snapshot.as_deref(), Instant::now().into_std());
         self.react(reaction);
         Ok(true)
     }

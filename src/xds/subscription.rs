@@ -25,6 +25,14 @@ pub struct Changed {
     pub asked: BTreeSet<String>,
     /// No longer the client's concern.
     pub dropped: BTreeSet<String>,
+    /// The wildcard has come or gone.
+    pub is_other_wildcard: bool,
+}
+
+impl Changed {
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl Subscription {
@@ -48,11 +56,16 @@ impl Subscription {
         if names.is_empty() && self.is_legacy {
             return Changed::default();
         }
+        // As most requests are, which only answer.
+        if !self.is_wildcard && names.iter().eq(&self.names) {
+            return Changed::default();
+        }
         let mut next = Self { names: names.iter().cloned().collect(), ..Self::default() };
         next.take_wildcard();
         let changed = Changed {
             asked: next.names.difference(&self.names).cloned().collect(),
             dropped: self.names.iter().filter(|name| !next.covers(name)).cloned().collect(),
+            is_other_wildcard: next.is_wildcard != self.is_wildcard,
         };
         *self = next;
         changed
@@ -61,6 +74,7 @@ impl Subscription {
     /// Delta: subscriptions first, then unsubscriptions.
     pub fn update(&mut self, subscribe: &[String], unsubscribe: &[String]) -> Changed {
         let mut changed = Changed::default();
+        let had_wildcard = self.is_wildcard;
         for name in subscribe {
             if name == WILDCARD {
                 self.is_wildcard = true;
@@ -79,6 +93,7 @@ impl Subscription {
                 set.insert(name.clone());
             }
         }
+        changed.is_other_wildcard = self.is_wildcard != had_wildcard;
         changed
     }
 
@@ -121,13 +136,13 @@ mod tests {
         subscription.replace(&names(&["a"]));
         let changed = subscription.replace(&[]);
         assert_eq!(changed.dropped, set(&["a"]));
-        assert!(!subscription.is_wildcard);
+        assert!(!subscription.is_wildcard && subscription.replace(&[]).is_nothing());
     }
 
     #[test]
     fn an_empty_list_after_a_star_is_nothing_too() {
         let mut subscription = Subscription::open(&names(&["*"]), true);
-        subscription.replace(&[]);
+        assert!(subscription.replace(&[]).is_other_wildcard);
         assert_eq!(subscription, Subscription::default());
     }
 
@@ -135,7 +150,7 @@ mod tests {
     fn a_longer_list_asks_only_for_what_is_new() {
         let mut subscription = Subscription::open(&names(&["a", "b"]), false);
         let changed = subscription.replace(&names(&["b", "c"]));
-        assert_eq!(changed, Changed { asked: set(&["c"]), dropped: set(&["a"]) });
+        assert_eq!(changed, Changed { asked: set(&["c"]), dropped: set(&["a"]), ..Changed::default() });
     }
 
     #[test]
@@ -148,7 +163,7 @@ mod tests {
     fn unsubscription_is_applied_after_subscription() {
         let mut subscription = Subscription::default();
         let changed = subscription.update(&names(&["a"]), &names(&["a"]));
-        assert_eq!(changed, Changed { asked: set(&[]), dropped: set(&["a"]) });
+        assert_eq!(changed, Changed { dropped: set(&["a"]), ..Changed::default() });
         assert!(!subscription.covers("a"));
     }
 
@@ -156,7 +171,7 @@ mod tests {
     fn a_name_unsubscribed_under_a_wildcard_is_answered_again() {
         let mut subscription = Subscription::open(&names(&["*", "a"]), true);
         let changed = subscription.update(&[], &names(&["a"]));
-        assert_eq!(changed, Changed { asked: set(&["a"]), dropped: set(&[]) });
+        assert_eq!(changed, Changed { asked: set(&["a"]), ..Changed::default() });
         subscription.update(&[], &names(&["*"]));
         assert!(!subscription.covers("a"));
     }

@@ -67,7 +67,7 @@ impl Client {
 
     pub fn publish(&mut self, snapshot: Snapshot) {
         let before = self.snapshot.replace(snapshot);
-        let reaction = self.session.on_next_snapshot(before.as_ref(), self.snapshot.as_ref(), self.now);
+        let reaction = self.session.on_snapshot(before.as_ref(), self.snapshot.as_ref(), self.now);
         self.take(reaction);
     }
 
@@ -197,7 +197,7 @@ impl Client {
     }
 
     fn wake(&mut self) {
-        let reaction = self.session.on_snapshot(self.snapshot.as_ref(), self.now);
+        let reaction = self.session.on_wake(self.snapshot.as_ref(), self.now);
         self.take(reaction);
     }
 
