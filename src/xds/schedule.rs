@@ -20,8 +20,10 @@ impl Session {
         // No stream is answered before all sources are loaded once: what is missing would be removed (rule 9).
         let Some(snapshot) = snapshot else { return };
         if self.unsettled.contains(ResourceType::Listener) {
-            // The modules of their filters are fetched first.
+            // The modules of their filters are fetched first, but not for what the client has.
             self.unsettled.insert(ResourceType::ExtensionConfig);
+            let listeners = self.covered(ResourceType::Listener, snapshot);
+            self.recognise(ResourceType::Listener, &listeners, reaction);
         }
         for resource_type in ResourceType::ALL {
             if !self.unsettled.take(resource_type) {

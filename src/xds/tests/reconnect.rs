@@ -145,7 +145,7 @@ fn a_client_that_comes_back_before_the_sources_are_loaded_is_recognised_later() 
         assert_eq!((client.received(), client.reported()), (vec![], vec![]));
         client.publish(snapshot(all()));
         assert_eq!(client.received(), [""; 0]);
-        assert_eq!(client.reported(), ["c@1", "p@1", "q@1", "l@1", "r@1"]);
+        assert_eq!(client.reported(), ["l@1", "c@1", "p@1", "q@1", "r@1"]);
     }
 }
 

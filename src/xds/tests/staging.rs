@@ -333,3 +333,19 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_client_that_comes_back_with_its_modules_is_sent_nothing() {
+    for protocol in BOTH {
+        let mut envoy = Envoy::settled(protocol);
+        envoy.edit("2", &["one"]);
+        for _ in 0..4 {
+            envoy.play();
+            envoy.client.wait(MOMENT);
+        }
+        assert_eq!(envoy.client.holds(ExtensionConfig), format!("p@2 {STAGING}@nothing"), "{protocol:?}");
+        envoy.client.received();
+        envoy.client.reconnect();
+        assert_eq!(envoy.play(), [""; 0], "{protocol:?}");
+    }
+}
