@@ -52,7 +52,13 @@ const PROOFS: usize = 100_000;
 
 impl Proofs {
     pub fn record(&self, build: Option<EnvoyVersion>, resource: &Resource) {
-        if self.covers_whole(build, resource) {
+        let is_known = match &resource.parts[..] {
+            [] => true,
+            [part] => self.accepted.contains(&(build, part.clone())),
+            _ => self.covers_whole(build, resource),
+        };
+        // First, as it is almost always: to count the sets asks every shard of both.
+        if is_known {
             return;
         }
         if self.accepted.len().max(self.whole.len()) >= PROOFS {
@@ -60,9 +66,7 @@ impl Proofs {
             self.accepted.clear();
         }
         for part in resource.parts.iter() {
-            if !self.accepted.contains(&(build, part.clone())) {
-                self.accepted.insert((build, part.clone()));
-            }
+            self.accepted.insert((build, part.clone()));
         }
         if resource.parts.len() > 1 {
             self.whole.insert((build, resource.name.clone(), resource.version.clone()));

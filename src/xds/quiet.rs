@@ -1,7 +1,7 @@
 //! A future that is asked only when it has something to say.
 //!
-//! A connection waits for its traffic and for its end in one task. Asked together, every packet would ask timers that are
-//! far away, and the shutdown, which all connections share behind one lock.
+//! A connection waits for its traffic and for its end in one task, and so does a stream. Asked together, every packet would
+//! ask timers that are far away, and the shutdown, which all connections share behind one lock.
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -27,6 +27,7 @@ use super::fleet::{Connection, Fleet, Hello, Service};
 use super::message::{DiscoveryMessage, Head};
 use super::metrics::Metrics;
 use super::node::proxy_of;
+use super::quiet::Quiet;
 use super::recorder::{Recorder, Recordings};
 use super::session::{Limits, Protocol, Reaction, Session};
 use super::size::check_node;
@@ -100,7 +101,7 @@ pub(super) struct DiscoveryStream<R> {
     /// Frames of responses already decided. Bounded by what the session allows without an answer.
     outgoing: VecDeque<Bytes>,
     wake: Option<Pin<Box<Sleep>>>,
-    farewell: Pin<Box<WaitForCancellationFutureOwned>>,
+    farewell: Quiet<WaitForCancellationFutureOwned>,
     /// How the call ends, once what is outgoing has been sent.
     ended: Option<Box<Status>>,
     is_over: bool,
@@ -118,7 +119,7 @@ impl<R: DiscoveryMessage> DiscoveryStream<R> {
             first: None,
             outgoing: VecDeque::new(),
             wake: Some(Box::pin(tokio::time::sleep(FIRST_REQUEST_WITHIN))),
-            farewell: Box::pin(guest.farewell.said()),
+            farewell: Quiet::new(guest.farewell.said()),
             guest,
             ended: None,
             is_over: false,
@@ -128,7 +129,7 @@ impl<R: DiscoveryMessage> DiscoveryStream<R> {
 
     /// Makes all progress that can be made without waiting; `Err` ends the stream, with OK where the client has.
     fn advance(&mut self, context: &mut Context<'_>) -> Result<(), Status> {
-        if self.outgoing.is_empty() && self.farewell.as_mut().poll(context).is_ready() {
+        if self.outgoing.is_empty() && Pin::new(&mut self.farewell).poll(context).is_ready() {
             return Err(self.guest.farewell.status());
         }
         while self.outgoing.is_empty() {
