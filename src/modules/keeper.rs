@@ -128,7 +128,7 @@ impl Keeper {
             self.count(FetchResult::Stored);
             return;
         }
-        let mut follower = self.room.watcher.follow(path).await;
+        let follower = self.room.watcher.follow(path).await;
         loop {
             // Looked at before it is read: what changes meanwhile is seen as a change.
             let seen = look(path).await;

@@ -253,6 +253,7 @@ impl Modules {
         let mut wanted = self.0.wanted.subscribe();
         wanted.mark_changed();
         let mut keepers = Keepers::default();
+        keepers.tasks.spawn(self.0.watcher.clone().look_around(self.0.pace));
         // Not at once: what is wanted must have been found in the store before.
         let mut tidy = tokio::time::interval_at(Instant::now() + TIDY, TIDY);
         loop {

@@ -4,36 +4,28 @@
 //! writing, or renamed into place, is read at once; any other change only when the file has stopped changing. A folder is
 //! watched as long as a file in it is followed.
 
+mod bells;
+
 use std::collections::HashMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind, RenameMode};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
-use tokio::sync::broadcast;
-use tokio::sync::broadcast::error::RecvError;
 
 use super::pace::Pace;
+use bells::{Bell, Bells};
 
-/// A file keeper that falls behind by more looks at its file anyway, so that a lost hint costs nothing.
-const HINTS: usize = 1024;
-
-/// Something happened to a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Hint {
-    path: PathBuf,
-    /// Its writer has finished.
-    is_complete: bool,
-}
-
-/// One file system watch serves all modules.
+/// One file system watch serves all modules. A cheap handle.
+#[derive(Clone)]
 pub struct Watcher {
-    hints: broadcast::Sender<Hint>,
+    bells: Arc<Bells>,
     watched: Arc<Mutex<Watched>>,
 }
 
-/// The folders that are watched. Locked while the watch is told, which waits for another thread: never by a task.
+/// The folders that are watched. Locked while the watch is told, which waits for another thread: never by a task, and
+/// never by that thread.
 struct Watched {
     /// `None` where the system gives no watch: then only the looks remain.
     watch: Option<RecommendedWatcher>,
@@ -50,34 +42,51 @@ struct Folder {
 
 impl Watcher {
     pub fn new() -> Self {
-        let (hints, _) = broadcast::channel(HINTS);
-        let sender = hints.clone();
-        let watch = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            for hint in event.into_iter().flat_map(hints_of) {
-                // Nobody listens while no file is wanted.
-                let _listeners = sender.send(hint);
-            }
-        });
+        let bells = Arc::new(Bells::default());
+        let rung = Arc::clone(&bells);
+        let watch = notify::recommended_watcher(move |event| rung.put(event));
         let watch = watch
             .inspect_err(|error| {
                 tracing::error!(%error, "no file system watch: changed modules are noticed a few seconds later");
             })
             .ok();
-        Self { hints, watched: Arc::new(Mutex::new(Watched { watch, folders: HashMap::new() })) }
+        Self { bells, watched: Arc::new(Mutex::new(Watched { watch, folders: HashMap::new() })) }
     }
 
     /// Watches one file from now on.
     pub async fn follow(&self, path: &Path) -> Follower {
         let folder = path.parent().map(Path::to_owned).unwrap_or_default();
-        let (hints, watched) = (self.hints.subscribe(), Arc::clone(&self.watched));
-        let seen = look(&folder).await;
+        let watcher = self.clone();
+        let path = path.to_owned();
         // Made where the folder is counted: who waits here no longer has it left again.
         let follow = move || {
-            lock(&watched).follow(&folder, seen);
-            Followed { folder, watched }
+            let (bell, now) = (watcher.bells.hang(&folder, &path), look_now(&folder));
+            lock(&watcher.watched).follow(&folder, now);
+            Follower { bell, folder, watcher }
         };
-        let folder = tokio::task::spawn_blocking(follow).await.expect("nothing in it panics");
-        Follower { path: path.to_owned(), hints, folder, seen }
+        tokio::task::spawn_blocking(follow).await.expect("nothing in it panics")
+    }
+
+    /// Looks at all that is followed, every now and then and where something was missed, for as long as it is polled.
+    pub async fn look_around(self, pace: Pace) {
+        loop {
+            tokio::select! {
+                () = self.bells.missed.notified() => {}
+                () = tokio::time::sleep(pace.poll) => {}
+            }
+            let watcher = self.clone();
+            tokio::task::spawn_blocking(move || watcher.look_at_all()).await.expect("nothing in it panics");
+        }
+    }
+
+    /// Blocks.
+    fn look_at_all(&self) {
+        for (folder, bells) in self.bells.all() {
+            // It may have been made, or made anew, since.
+            let now = look_now(&folder);
+            lock(&self.watched).refresh(&folder, now);
+            bells.iter().for_each(|bell| bell.compare(look_now(&bell.path)));
+        }
     }
 
     #[cfg(test)]
@@ -119,102 +128,90 @@ impl Watched {
     }
 }
 
-fn hints_of(event: notify::Event) -> Vec<Hint> {
-    let is_complete = match event.kind {
-        EventKind::Access(AccessKind::Close(AccessMode::Write)) => true,
-        EventKind::Access(_) => return Vec::new(),
-        // The file is still open; its closing will be told, where the system tells such things.
-        EventKind::Modify(ModifyKind::Data(_)) if cfg!(target_os = "linux") => return Vec::new(),
-        EventKind::Modify(ModifyKind::Name(RenameMode::To | RenameMode::Both)) => true,
-        _ => false,
-    };
-    event.paths.into_iter().map(|path| Hint { path, is_complete }).collect()
-}
-
 /// What a look at a file shows; `None` where there is none. Differs whenever the content may differ.
 pub type Look = Option<Appearance>;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Appearance {
     modified: Option<SystemTime>,
     length: u64,
     /// Device, inode and time of the last change to it: also shows a file that was moved or linked into place.
     identity: (u64, u64, i64, i64),
+    /// A symbolic link, or one of several names of the file: it changes without an event under this name.
+    is_linked: bool,
+    /// It had changed just before: another change may bear the same time.
+    is_fresh: bool,
+}
+
+/// How coarse the times of files are, and more.
+const FRESH: Duration = Duration::from_millis(50);
+
+impl PartialEq for Appearance {
+    fn eq(&self, other: &Self) -> bool {
+        (self.modified, self.length, self.identity) == (other.modified, other.length, other.identity)
+    }
 }
 
 /// Looks at a file, through symbolic links.
 pub async fn look(path: &Path) -> Look {
+    let path = path.to_owned();
+    tokio::task::spawn_blocking(move || look_now(&path)).await.expect("nothing in it panics")
+}
+
+/// Blocks.
+fn look_now(path: &Path) -> Look {
     use std::os::unix::fs::MetadataExt as _;
-    let metadata = tokio::fs::metadata(path).await.ok()?;
+    let entry = fs::symlink_metadata(path).ok()?;
+    let is_symlink = entry.is_symlink();
+    // A link that leads nowhere is looked at itself.
+    let metadata = if is_symlink { fs::metadata(path).unwrap_or(entry) } else { entry };
+    let changed = Duration::new(metadata.ctime().max(0) as u64, metadata.ctime_nsec() as u32);
+    let age = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH + changed);
     Some(Appearance {
+        is_fresh: age.is_ok_and(|age| age < FRESH),
         modified: metadata.modified().ok(),
         length: metadata.len(),
         identity: (metadata.dev(), metadata.ino(), metadata.ctime(), metadata.ctime_nsec()),
+        is_linked: is_symlink || metadata.nlink() > 1,
     })
 }
 
-/// Waits for changes of one file.
+/// Waits for changes of one file. The folder is left when this is dropped.
 pub struct Follower {
-    path: PathBuf,
-    hints: broadcast::Receiver<Hint>,
-    folder: Followed,
-    /// The folder, when it was last looked at.
-    seen: Look,
-}
-
-/// A folder that is left when this is dropped.
-struct Followed {
+    bell: Arc<Bell>,
     folder: PathBuf,
-    watched: Arc<Mutex<Watched>>,
+    watcher: Watcher,
 }
 
 impl Follower {
     /// Returns when the file is to be read again, having last been read as `seen`.
-    pub async fn changed(&mut self, seen: Look, pace: &Pace) {
+    pub async fn changed(&self, seen: Look, pace: &Pace) {
+        self.bell.saw(seen);
+        let may_look_the_same = seen.is_some_and(|seen| seen.is_fresh);
         loop {
-            let is_complete = self.hint(pace).await;
-            let now = look(&self.path).await;
+            let is_complete = self.bell.rung().await;
+            let now = look(&self.bell.path).await;
+            if is_complete && (now != seen || may_look_the_same) {
+                return;
+            }
             if now == seen {
                 continue;
             }
-            if is_complete {
-                return;
-            }
             tokio::time::sleep(pace.settle).await;
-            if look(&self.path).await == now {
+            if look(&self.bell.path).await == now {
                 return;
             }
         }
-    }
-
-    /// The next reason to look: true if this file's writer has finished.
-    async fn hint(&mut self, pace: &Pace) -> bool {
-        tokio::select! {
-            hint = self.hints.recv() => match hint {
-                Ok(hint) => return hint.is_complete && hint.path == self.path,
-                Err(RecvError::Lagged(_)) => return false,
-                Err(RecvError::Closed) => std::future::pending().await,
-            },
-            () = tokio::time::sleep(pace.poll) => {}
-        }
-        // The folder may have been made, or made anew, since.
-        let now = look(&self.folder.folder).await;
-        if now != self.seen {
-            self.seen = now;
-            let (folder, watched) = (self.folder.folder.clone(), Arc::clone(&self.folder.watched));
-            let refresh = move || lock(&watched).refresh(&folder, now);
-            tokio::task::spawn_blocking(refresh).await.expect("nothing in it panics");
-        }
-        false
     }
 }
 
-impl Drop for Followed {
+impl Drop for Follower {
     fn drop(&mut self) {
-        let (folder, watched) = (std::mem::take(&mut self.folder), Arc::clone(&self.watched));
+        let (folder, watcher) = (std::mem::take(&mut self.folder), self.watcher.clone());
+        watcher.bells.take_down(&folder, &self.bell);
         // Without a runtime everything ends, and the watch with it.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn_blocking(move || lock(&watched).leave(&folder));
+            runtime.spawn_blocking(move || lock(&watcher.watched).leave(&folder));
         }
     }
 }

@@ -47,6 +47,45 @@ async fn a_rebuild_is_noticed_and_a_broken_one_keeps_the_last_good() {
 }
 
 #[tokio::test]
+async fn a_config_map_with_a_module_in_it_is_followed_by_events_alone() {
+    let (data_dir, files) = (folder(), folder());
+    let path = files.path().join("plugin.wasm");
+    let fill = |version: u32| {
+        let folder = files.path().join(format!("..{version}"));
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("plugin.wasm"), module(version)).unwrap();
+        std::os::unix::fs::symlink(format!("..{version}"), files.path().join("..data_tmp")).unwrap();
+        fs::rename(files.path().join("..data_tmp"), files.path().join("..data")).unwrap();
+    };
+    fill(1);
+    std::os::unix::fs::symlink("..data/plugin.wasm", &path).unwrap();
+    let room = Running::start_at(data_dir.path(), &[files.path()], Pace { poll: Duration::from_secs(3600), ..PACE });
+    room.want([&file(&path)]);
+    room.ready(&file(&path), &module(1)).await;
+    for version in 2..5 {
+        fill(version);
+        room.ready(&file(&path), &module(version)).await;
+    }
+}
+
+#[tokio::test]
+async fn an_edit_in_place_is_noticed_whatever_times_and_length_the_file_has() {
+    let (data_dir, files) = (folder(), folder());
+    let path = files.path().join("plugin.wasm");
+    fs::write(&path, module(1)).unwrap();
+    let modified = fs::metadata(&path).unwrap().modified().unwrap();
+    let room = Running::start_at(data_dir.path(), &[files.path()], Pace { poll: Duration::from_secs(3600), ..PACE });
+    room.want([&file(&path)]);
+    room.ready(&file(&path), &module(1)).await;
+    for number in 2..8 {
+        assert_eq!(module(number).len(), module(1).len());
+        fs::write(&path, module(number)).unwrap();
+        fs::File::options().write(true).open(&path).unwrap().set_modified(modified).unwrap();
+        room.ready(&file(&path), &module(number)).await;
+    }
+}
+
+#[tokio::test]
 async fn a_folder_that_is_made_later_is_found_by_looking() {
     let (data_dir, files) = (folder(), folder());
     let path = files.path().join("target/release/plugin.wasm");
