@@ -15,6 +15,7 @@ use super::folders::{Place, open_below};
 use super::http;
 use super::image::UnpackLimits;
 use super::library::Checked;
+use super::memory::Given;
 use super::pace::Backoff;
 use super::pull::is_asked_always;
 use super::stats::FetchResult;
@@ -103,9 +104,11 @@ impl Keeper {
         fetch: impl Future<Output = Result<(), FetchError>>,
     ) -> Result<(), FetchError> {
         let mut fetch = std::pin::pin!(fetch);
+        // From before: what the fetch itself takes in is shown by it.
+        let stored = self.room.library.memory.recall(&self.reference);
         let meanwhile = async {
             tokio::time::sleep(self.room.pace.patience).await;
-            self.is_ready() || self.ready_from_store().await
+            self.is_ready() || self.ready_as(stored).await
         };
         // Both go on: what the store waits for, the fetch may be holding (`Library::desks`).
         tokio::select! {
@@ -167,11 +170,13 @@ impl Keeper {
 
     /// The pinned bytes, or what the location gave last time. False if they are not at hand.
     pub(super) async fn ready_from_store(&self) -> bool {
-        let Some(given) = self.room.library.memory.recall(&self.reference) else { return false };
+        self.ready_as(self.room.library.memory.recall(&self.reference)).await
+    }
+
+    async fn ready_as(&self, given: Option<Given>) -> bool {
+        let Some(given) = given else { return false };
         let Some(checked) = self.room.library.load(&given).await else { return false };
-        if let Err(error) = self.room.library.keep(&self.reference, given.clone()).await {
-            tracing::error!(module = %self.name(), %error, "module is not remembered");
-        }
+        self.room.library.keep(&self.reference, given.clone()).await;
         let is_image = matches!(self.reference.location, ModuleLocation::Oci(_));
         self.ready(checked, given.served.filter(|_| is_image));
         true

@@ -1,7 +1,8 @@
 //! All modules that are at hand: in memory once each, and on disk.
 //!
 //! Comes in: bytes. Goes out: a [`Checked`] module, or why it is none. Hashing, inspecting and writing happen on threads
-//! for blocking work, a few at a time, so that nothing else waits for a large module.
+//! for blocking work, a few at a time, so that nothing else waits for a large module. Where a module came from, and the
+//! names of new files, are put on disk for all that came meanwhile at once, before any of them is handed out.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
@@ -18,6 +19,7 @@ use super::memory::{Given, Memory};
 use super::pin::{self, Subject};
 use super::registry::Unpacked;
 use super::store::Store;
+use super::together::Together;
 use crate::model::{Digest, Module, ModuleRef};
 
 /// A module that some Envoy takes, and what is odd about it.
@@ -60,6 +62,7 @@ pub struct Library {
     /// As many inspections at a time as there are cores. A freed desk is given to who waits longest, and held for them
     /// until they look: who waits for one must not leave another future that waits for one unpolled meanwhile.
     desks: Arc<Semaphore>,
+    writes: Together,
     /// What is wanted now; `None` before anybody has said so, when nothing may be removed.
     wanted: Mutex<Option<BTreeSet<ModuleRef>>>,
     /// `--module-store-max-bytes`.
@@ -74,6 +77,7 @@ impl Library {
             memory: Memory::open(data_dir),
             shelf: Mutex::default(),
             desks: Arc::new(Semaphore::new(cores)),
+            writes: Together::default(),
             wanted: Mutex::default(),
             max_bytes,
         })
@@ -96,7 +100,7 @@ impl Library {
     /// Unpacks, verifies, inspects and stores a body or file, and remembers that the reference gave it.
     pub async fn admit(self: &Arc<Self>, reference: &ModuleRef, body: Bytes) -> Result<Checked, FetchError> {
         let reference = reference.clone();
-        self.aside(move |library| {
+        let taken = self.aside(move |library| {
             let served = Digest::of(&body);
             let Extracted { module, layout, warnings, .. } = image::unwrap(body, &UnpackLimits::default())?;
             let module_digest = Digest::of(&module);
@@ -108,8 +112,20 @@ impl Library {
             let served = is_packed.then_some(served);
             let given = Given { module: module_digest, served, chosen: None, root_id: None, warnings };
             library.take_in(&reference, given, &digests, module)
-        })
-        .await?
+        });
+        let checked = taken.await??;
+        self.settle().await;
+        Ok(checked)
+    }
+
+    /// Returns when all that was taken in before is on disk, as well as that can be written.
+    async fn settle(self: &Arc<Self>) {
+        let library = Arc::clone(self);
+        let write = move || {
+            library.store.sync();
+            library.memory.save();
+        };
+        self.writes.write(write).await;
     }
 
     /// These are wanted from now on: neither they nor what their locations gave last are removed.
@@ -134,27 +150,36 @@ impl Library {
         unpacked: Unpacked,
     ) -> Result<Checked, FetchError> {
         let reference = reference.clone();
-        self.aside(move |library| {
+        let taken = self.aside(move |library| {
             let Unpacked { extracted, given, room } = unpacked;
             let images = [given.served, given.chosen].into_iter().flatten().map(|digest| (Subject::Image, digest));
             let digests: Vec<_> = images.chain([(Subject::Module, given.module)]).collect();
             let taken = library.take_in(&reference, given, &digests, extracted.module);
             drop(room);
             taken
-        })
-        .await?
+        });
+        let checked = taken.await??;
+        self.settle().await;
+        Ok(checked)
     }
 
     /// A module that is stored has come by another way as well.
-    pub async fn remember(self: &Arc<Self>, reference: &ModuleRef, given: Given) -> Result<(), FetchError> {
-        let reference = reference.clone();
-        self.aside(move |library| library.memory.set(&reference, given)).await
+    pub async fn remember(self: &Arc<Self>, reference: &ModuleRef, given: Given) {
+        self.memory.set(reference, given);
+        self.settle_memory().await;
     }
 
     /// A module that was loaded is run, and not asked for again.
-    pub async fn keep(self: &Arc<Self>, reference: &ModuleRef, given: Given) -> Result<(), FetchError> {
-        let reference = reference.clone();
-        self.aside(move |library| library.memory.keep(&reference, given)).await
+    pub async fn keep(self: &Arc<Self>, reference: &ModuleRef, given: Given) {
+        self.memory.keep(reference, given);
+        self.settle_memory().await;
+    }
+
+    /// Mostly nothing has changed.
+    async fn settle_memory(self: &Arc<Self>) {
+        if !self.memory.is_saved() || !self.store.is_synced() {
+            self.settle().await;
+        }
     }
 
     fn take_in(
@@ -197,6 +222,7 @@ impl Library {
             for checked in held {
                 library.store.write(&checked.module.digest, &checked.module.bytes);
             }
+            library.store.sync();
             library.collect();
             library.shelf().retain(|_, place| {
                 place.retain(|shelved| shelved.module.strong_count() > 0);

@@ -1,6 +1,7 @@
 //! What each location gave, and to whom: `<data-dir>/modules/digests.json`.
 //!
-//! Written before a module is handed out, read at the start, so that a restart needs no server. What a location gave
+//! Written before a module is handed out ([`Memory::save`], for many at a time), read at the start, so that a restart
+//! needs no server. What a location gave
 //! with one pull secret is found again with that secret only: nobody gets a private module out of the store by knowing
 //! its tag or its digest. Readable by its owner only. A URL that holds user, password or query is kept without them, and
 //! with the digest of all of it: other credentials are another URL.
@@ -9,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -100,8 +102,11 @@ struct Entry {
 pub struct Memory {
     path: PathBuf,
     known: Mutex<BTreeMap<Asked, Known>>,
-    /// Held while the file is written, so that an older text never replaces a newer one, and nobody who reads waits.
-    writing: Mutex<()>,
+    /// Changes so far.
+    changes: AtomicU64,
+    /// Those that are on disk. Held while the file is written, so that an older text never replaces a newer one, and
+    /// nobody who reads waits.
+    saved: Mutex<u64>,
 }
 
 impl Memory {
@@ -120,7 +125,7 @@ impl Memory {
                 BTreeMap::new()
             }
         };
-        Self { path, known: Mutex::new(known), writing: Mutex::default() }
+        Self { path, known: Mutex::new(known), changes: AtomicU64::default(), saved: Mutex::default() }
     }
 
     /// What the reference stands for as far as is known: what is pinned, what is kept, or what came last.
@@ -145,7 +150,7 @@ impl Memory {
         of_home.find(|it| it.served.as_ref() == Some(image) || it.chosen.as_ref() == Some(image)).cloned()
     }
 
-    /// Remembers on disk, too, if that can be written. Blocks.
+    /// On disk after the next [`Memory::save`].
     pub fn set(&self, reference: &ModuleRef, new: Given) {
         self.change(reference, |known| {
             if is_kept(reference) {
@@ -159,7 +164,7 @@ impl Memory {
         });
     }
 
-    /// It is run, and not asked for again. Blocks.
+    /// It is run, and not asked for again. On disk after the next [`Memory::save`].
     pub fn keep(&self, reference: &ModuleRef, given: Given) {
         if is_kept(reference) {
             self.change(reference, |known| known.kept = Some(given));
@@ -167,16 +172,13 @@ impl Memory {
     }
 
     fn change(&self, reference: &ModuleRef, change: impl FnOnce(&mut Known)) {
-        {
-            let mut known = self.known();
-            let known = known.entry(Asked::of(reference)).or_default();
-            let before = known.clone();
-            change(known);
-            if *known == before {
-                return;
-            }
+        let mut known = self.known();
+        let known = known.entry(Asked::of(reference)).or_default();
+        let before = known.clone();
+        change(known);
+        if *known != before {
+            self.changes.fetch_add(1, Ordering::SeqCst);
         }
-        self.save();
     }
 
     fn known(&self) -> MutexGuard<'_, BTreeMap<Asked, Known>> {
@@ -198,12 +200,26 @@ impl Memory {
             known.kept = known.kept.take().filter(is_there);
             known.all().next().is_some()
         });
+        self.changes.fetch_add(1, Ordering::SeqCst);
         self.save();
     }
 
-    fn save(&self) {
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = self.known().clone();
+    /// Whether nothing has changed since it was last put on disk.
+    pub fn is_saved(&self) -> bool {
+        self.saved.try_lock().is_ok_and(|saved| *saved == self.changes.load(Ordering::SeqCst))
+    }
+
+    /// Puts all that has changed on disk, if that can be written. Blocks.
+    pub fn save(&self) {
+        let mut saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
+        if *saved == self.changes.load(Ordering::SeqCst) {
+            return;
+        }
+        let known = {
+            let known = self.known();
+            *saved = self.changes.load(Ordering::SeqCst);
+            known.clone()
+        };
         let entries: Vec<_> = known.into_iter().map(|(asked, known)| Entry { asked, known }).collect();
         let text = serde_json::to_vec_pretty(&entries).expect("strings are JSON");
         if let Err(error) = write_whole(&self.path, &text) {
@@ -253,6 +269,7 @@ mod tests {
         let memory = Memory::open(data_dir.path());
         memory.set(&wanted, old.clone());
         memory.set(&wanted, new.clone());
+        memory.save();
         let memory = Memory::open(data_dir.path());
         assert_eq!(memory.recall(&wanted), Some(new));
         memory.retain(|digest| *digest == old.module);
@@ -298,7 +315,9 @@ mod tests {
         let at = |url: &str| ModuleRef { location: ModuleLocation::Http(url.to_owned()), ..image("", None) };
         let wanted = at("https://me:hunter2@m.test/a.wasm?sig=hunter3");
         let known = given(b"module", None);
-        Memory::open(data_dir.path()).set(&wanted, known.clone());
+        let memory = Memory::open(data_dir.path());
+        memory.set(&wanted, known.clone());
+        memory.save();
         let memory = Memory::open(data_dir.path());
         assert_eq!(memory.recall(&wanted), Some(known.clone()));
         for other in ["https://me:hunter2@m.test/a.wasm?sig=other", "https://redacted@m.test/a.wasm?redacted"] {
@@ -312,6 +331,7 @@ mod tests {
         fs::write(&memory.path, older.to_string()).unwrap();
         let memory = Memory::open(data_dir.path());
         memory.set(&at("https://m.test/b.wasm"), known);
+        memory.save();
         let text = fs::read_to_string(&memory.path).unwrap();
         assert!(text.contains("m.test/b.wasm") && !text.contains("hunter"), "{text}");
     }
@@ -332,10 +352,12 @@ mod tests {
         let data_dir = tempfile::tempdir().unwrap();
         let (memory, wanted) = (Memory::open(data_dir.path()), image("r.test/a", None));
         memory.set(&wanted, given(b"module", None));
+        memory.save();
         fs::write(&memory.path, b"{\"half").unwrap();
         let memory = Memory::open(data_dir.path());
         assert_eq!(memory.recall(&wanted), None);
         memory.set(&wanted, given(b"module", None));
+        memory.save();
         assert!(Memory::open(data_dir.path()).recall(&wanted).is_some());
     }
 }

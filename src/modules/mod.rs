@@ -32,6 +32,7 @@ mod slots;
 mod spool;
 mod stats;
 mod store;
+mod together;
 mod transport;
 mod watcher;
 

@@ -156,7 +156,7 @@ impl Keeper {
         let _gate = self.room.gates.enter(&image.home(), resolved.image).await;
         if let Some((checked, given)) = self.stored(image, &resolved).await {
             let served = given.served;
-            self.room.library.remember(&self.reference, given).await?;
+            self.room.library.remember(&self.reference, given).await;
             self.count(FetchResult::Stored);
             self.ready(checked, served);
             return Ok(());

@@ -12,19 +12,21 @@ mod tests;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use bytes::Bytes;
 
-use crate::disk::{UNFINISHED, write_whole};
+use crate::disk::{UNFINISHED, replace, sync_folder};
 use crate::model::Digest;
 
 pub struct Store {
     folder: PathBuf,
     /// Why the last write failed; `None` after one that succeeded.
     fault: Mutex<Option<String>>,
+    /// Whether files came under names that a power cut may take back.
+    is_unsynced: AtomicBool,
     /// As last counted, and what this process has written since.
     bytes: AtomicU64,
     hits: AtomicU64,
@@ -37,6 +39,7 @@ impl Store {
         let store = Self {
             folder: data_dir.join("modules/sha256"),
             fault: Mutex::default(),
+            is_unsynced: AtomicBool::default(),
             bytes: AtomicU64::default(),
             hits: AtomicU64::default(),
             removed: AtomicU64::default(),
@@ -100,14 +103,30 @@ impl Store {
         Some(content.into())
     }
 
-    /// Stores a module. A failure is noted, and the module is used from memory.
+    /// Stores a module; after the next [`Store::sync`] it is there whatever happens. A failure is noted, and the module is
+    /// used from memory.
     pub fn write(&self, digest: &Digest, content: &[u8]) {
         if self.verified(digest).is_none() {
-            let written = write_whole(&self.path(digest), content);
+            let written = replace(&self.path(digest), content);
             if written.is_ok() {
+                self.is_unsynced.store(true, Ordering::SeqCst);
                 self.bytes.fetch_add(content.len() as u64, Ordering::Relaxed);
             }
             self.note(written);
+        }
+    }
+
+    /// Whether a power cut would take nothing back.
+    pub fn is_synced(&self) -> bool {
+        !self.is_unsynced.load(Ordering::SeqCst)
+    }
+
+    /// What was stored survives a power cut from now on.
+    pub fn sync(&self) {
+        if self.is_unsynced.swap(false, Ordering::SeqCst)
+            && let Err(error) = sync_folder(&self.folder)
+        {
+            self.note(Err(error));
         }
     }
 
