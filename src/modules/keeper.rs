@@ -36,7 +36,8 @@ impl Keeper {
         Self { room: Arc::clone(room), reference: reference.clone(), pulled: Mutex::default() }
     }
 
-    /// Returns when nothing can change any more.
+    /// Returns when nothing can change any more. Small, as there is one for each module, and nearly all of them wait: what
+    /// takes room while it works is boxed.
     pub async fn keep(self) {
         match &self.reference.location {
             ModuleLocation::Http(url) => self.keep_remote(url).await,
@@ -66,7 +67,7 @@ impl Keeper {
         loop {
             let edit = self.edit();
             // Also where the bytes are not the pinned ones: a URL may give others tomorrow, as after a maintenance page.
-            let Err(error) = self.patiently(self.fetch(url)).await else { return };
+            let Err(error) = self.patiently(Box::pin(self.fetch(url))).await else { return };
             let wait = self.wait(&error, &mut backoff);
             self.fail(&error, NextTry::after(wait)).await;
             tokio::select! {
@@ -108,7 +109,7 @@ impl Keeper {
         let stored = self.room.library.memory.recall(&self.reference);
         let meanwhile = async {
             tokio::time::sleep(self.room.pace.patience).await;
-            self.is_ready() || self.ready_as(stored).await
+            self.is_ready() || Box::pin(self.ready_as(stored)).await
         };
         // Both go on: what the store waits for, the fetch may be holding (`Library::desks`).
         tokio::select! {
@@ -135,7 +136,7 @@ impl Keeper {
         loop {
             // Looked at before it is read: what changes meanwhile is seen as a change.
             let seen = look(path).await;
-            if let Err(error) = self.read(folder, path).await {
+            if let Err(error) = Box::pin(self.read(folder, path)).await {
                 self.fail(&error, NextTry::WhenFileChanges).await;
             }
             follower.changed(seen, &self.room.pace).await;
@@ -170,7 +171,7 @@ impl Keeper {
 
     /// The pinned bytes, or what the location gave last time. False if they are not at hand.
     pub(super) async fn ready_from_store(&self) -> bool {
-        self.ready_as(self.room.library.memory.recall(&self.reference)).await
+        Box::pin(self.ready_as(self.room.library.memory.recall(&self.reference))).await
     }
 
     async fn ready_as(&self, given: Option<Given>) -> bool {

@@ -46,7 +46,7 @@ impl Keeper {
         let mut backoff = Backoff::new(&self.room.pace);
         loop {
             let known = self.known();
-            let Err(error) = self.patiently(self.fetch_image(image)).await else { return true };
+            let Err(error) = self.patiently(Box::pin(self.fetch_image(image))).await else { return true };
             if image.digest.is_some() && error.is_final_of_a_digest() {
                 self.fail(&error, NextTry::WhenPluginChanges).await;
                 return false;
@@ -83,7 +83,7 @@ impl Keeper {
         loop {
             tokio::time::sleep(jittered_now(refresh.every)).await;
             let pulled = *self.pulled.lock().unwrap_or_else(PoisonError::into_inner);
-            match self.current_digest(image).await {
+            match Box::pin(self.current_digest(image)).await {
                 Ok(current) if Some(current) != pulled => return,
                 Ok(_) => {}
                 Err(error) => tracing::debug!(module = %self.name(), %error, "tag cannot be asked for"),
@@ -97,7 +97,7 @@ impl Keeper {
         tokio::time::sleep(jittered_now(refresh.every)).await;
         loop {
             let known = self.known();
-            match self.refresh_tag(image, refresh).await {
+            match Box::pin(self.refresh_tag(image, refresh)).await {
                 Ok(()) => {
                     backoff = Backoff::new(&self.room.pace);
                     tokio::time::sleep(jittered_now(refresh.every)).await;

@@ -205,3 +205,12 @@ async fn until(condition: impl Fn() -> bool) {
 fn folder() -> TempDir {
     tempfile::tempdir().unwrap()
 }
+
+#[tokio::test]
+async fn a_task_that_waits_for_a_change_of_its_module_takes_little_memory() {
+    let data_dir = folder();
+    let room = Running::start(data_dir.path(), &[]);
+    let keeper = keeper::Keeper::new(&room.modules.0, &file(Path::new("/a.wasm")));
+    let bytes = size_of_val(&keeper.keep());
+    assert!(bytes < 2_500, "{bytes} bytes for each module");
+}
