@@ -13,18 +13,18 @@ use std::time::{Duration, SystemTime};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::inbox::Inbox;
-use super::listing::{Folder, Listing};
+use super::listing::Folder;
 use super::memory::Memory;
-use super::scanner::Scanner;
+use super::scanner::{Scanned, Scanner};
 use super::{Finding, LastGood, Loaded};
 
 /// Between the first event and the look, so that several files written together are seen together.
 const COALESCE: Duration = Duration::from_millis(20);
-/// Between looks when there are no events.
+/// Between looks at everything.
 const POLL: Duration = Duration::from_secs(5);
 /// While folders appear as fast as they are watched, one look is followed by another; so many times at most.
 const MAX_LOOKS: usize = 5;
@@ -46,6 +46,8 @@ struct Eye {
     watched: BTreeSet<Folder>,
     /// When to look again although nothing happened.
     again: Option<Duration>,
+    /// When to look at everything, whatever events say.
+    whole_at: Instant,
 }
 
 impl Directory {
@@ -60,10 +62,11 @@ impl Directory {
             watcher: watcher(&inbox),
             watched: BTreeSet::new(),
             again: None,
+            whole_at: Instant::now(),
         };
         let loaded = eye.look();
         log_news(&Loaded::default(), &loaded);
-        Self { eye, inbox, published: watch::Sender::new(Arc::new(loaded)) }
+        Self { eye, inbox, published: watch::Sender::new(loaded) }
     }
 
     /// The newest state, the first one included; changes only when something in it does.
@@ -76,7 +79,8 @@ impl Directory {
         let Self { mut eye, inbox, published } = self;
         loop {
             // A file that was not ready needs another look when it has lain still for long enough.
-            let pause = eye.again.unwrap_or(POLL);
+            let until_whole = eye.whole_at.saturating_duration_since(Instant::now());
+            let pause = eye.again.map_or(until_whole, |again| again.min(until_whole));
             tokio::select! {
                 () = inbox.bell.notified() => sleep(COALESCE).await,
                 () = sleep(pause) => {}
@@ -98,12 +102,12 @@ impl Directory {
     }
 }
 
-fn publish(published: &watch::Sender<Arc<Loaded>>, loaded: Loaded) {
+fn publish(published: &watch::Sender<Arc<Loaded>>, loaded: Arc<Loaded>) {
     published.send_if_modified(|current| {
-        let is_news = **current != loaded;
+        let is_news = !Arc::ptr_eq(current, &loaded);
         if is_news {
             log_news(current, &loaded);
-            *current = Arc::new(loaded);
+            *current = loaded;
         }
         is_news
     });
@@ -135,23 +139,33 @@ pub fn missing<'p>(paths: &'p [PathBuf], last_good: &LastGood) -> Option<&'p Pat
 }
 
 impl Eye {
-    fn look(&mut self) -> Loaded {
-        let mut loaded = Loaded::default();
+    fn look(&mut self) -> Arc<Loaded> {
+        let news = self.inbox.news();
+        if Instant::now() < self.whole_at
+            && let Some(Scanned { scan: Some(scan), again }) = self.scanner.glance(&news, SystemTime::now())
+        {
+            self.again = again;
+            return self.memory.update(scan);
+        }
+        let mut writes = news.writes;
         for _ in 0..MAX_LOOKS {
-            let scanned = self.scanner.scan(self.inbox.writes(), SystemTime::now());
-            self.again = scanned.again;
-            let has_new_folders = self.watch(&scanned.listing);
-            loaded = self.memory.update(scanned.scan);
+            let Scanned { scan, again } = self.scanner.scan(writes, SystemTime::now());
+            (self.again, self.whole_at) = (again, Instant::now() + POLL);
+            let Some(scan) = scan else { break };
+            let has_new_folders = self.watch();
+            self.memory.update(scan);
             // What happened in a folder before it was watched is only seen by looking again.
             if !has_new_folders {
                 break;
             }
+            writes = self.inbox.news().writes;
         }
-        loaded
+        self.memory.loaded()
     }
 
-    /// Watches what `listing` needs, and nothing else. Whether there is anything new in it.
-    fn watch(&mut self, listing: &Listing) -> bool {
+    /// Watches what was listed, and nothing else. Whether there is anything new in it.
+    fn watch(&mut self) -> bool {
+        let Some(listing) = self.scanner.listing() else { return false };
         self.inbox.set_scope(listing);
         let wanted: BTreeSet<_> = listing.folders.union(&listing.parents).cloned().collect();
         let Some(watcher) = &mut self.watcher else { return false };

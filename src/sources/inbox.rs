@@ -24,8 +24,22 @@ pub(super) struct Inbox {
 #[derive(Debug, Default)]
 struct State {
     writes: Writes,
+    /// See [`News::touched`].
+    touched: Option<BTreeSet<PathBuf>>,
     scope: Scope,
 }
+
+/// What happened between two scans.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct News {
+    pub writes: Writes,
+    /// All paths at which anything happened that is a reason to scan; `None` where that is not known, or where they are
+    /// more than it is worth to look at one by one.
+    pub touched: Option<BTreeSet<PathBuf>>,
+}
+
+/// With more changes at once all is looked at.
+const MAX_TOUCHED: usize = 100;
 
 /// Which events concern us.
 #[derive(Debug, Default)]
@@ -42,16 +56,18 @@ impl Inbox {
             Ok(_) => {}
             Err(error) => {
                 tracing::warn!(%error, "watching files failed");
+                self.state().touched = None;
                 self.bell.notify_one();
             }
         }
     }
 
-    /// What was written since the last call; what is open stays known.
-    pub(super) fn writes(&self) -> Writes {
+    /// What happened since the last call; what is open stays known.
+    pub(super) fn news(&self) -> News {
         let mut state = self.state();
         let open = state.writes.open.clone();
-        Writes { done: std::mem::take(&mut state.writes.done), open }
+        let writes = Writes { done: std::mem::take(&mut state.writes.done), open };
+        News { writes, touched: state.touched.replace(BTreeSet::new()) }
     }
 
     /// From now on, events concern us at these paths.
@@ -60,7 +76,7 @@ impl Inbox {
         let mut state = self.state();
         state.scope = Scope { folders, entries: listing.entries.clone() };
         // Nobody would tell of the end of a write elsewhere.
-        let State { writes, scope } = &mut *state;
+        let State { writes, scope, .. } = &mut *state;
         writes.open.retain(|path| scope.holds(path));
     }
 
@@ -76,10 +92,18 @@ impl State {
         if event.need_rescan() {
             // Events were lost, the end of a write among them perhaps.
             self.writes.open.clear();
+            self.touched = None;
             return true;
         }
         let paths: Vec<_> = event.paths.iter().filter(|path| self.scope.holds(path)).collect();
-        !paths.is_empty() && self.writes.take(event.kind, &paths)
+        let is_reason = !paths.is_empty() && self.writes.take(event.kind, &paths);
+        if is_reason && let Some(touched) = &mut self.touched {
+            touched.extend(paths.into_iter().cloned());
+            if touched.len() > MAX_TOUCHED {
+                self.touched = None;
+            }
+        }
+        is_reason
     }
 }
 
@@ -126,7 +150,7 @@ impl Writes {
 
 #[cfg(test)]
 mod tests {
-    use notify::event::DataChange;
+    use notify::event::{DataChange, Flag, RemoveKind};
 
     use super::*;
 
@@ -151,12 +175,30 @@ mod tests {
     fn a_file_is_done_when_it_was_closed_and_open_again_when_it_is_written_again() {
         let inbox = inbox();
         assert!(!put(&inbox, WRITTEN, "/c/a.yaml"));
-        assert_eq!(inbox.writes(), Writes { done: paths(&[]), open: paths(&["/c/a.yaml"]) });
+        assert_eq!(inbox.news().writes, Writes { done: paths(&[]), open: paths(&["/c/a.yaml"]) });
         assert!(put(&inbox, CLOSED, "/c/a.yaml"));
         assert!(!put(&inbox, WRITTEN, "/c/a.yaml"));
         assert!(put(&inbox, RENAMED_HERE, "/c/b.yaml"));
-        assert_eq!(inbox.writes(), Writes { done: paths(&["/c/b.yaml"]), open: paths(&["/c/a.yaml"]) });
-        assert_eq!(inbox.writes(), Writes { done: paths(&[]), open: paths(&["/c/a.yaml"]) });
+        assert_eq!(inbox.news().writes, Writes { done: paths(&["/c/b.yaml"]), open: paths(&["/c/a.yaml"]) });
+        assert_eq!(inbox.news().writes, Writes { done: paths(&[]), open: paths(&["/c/a.yaml"]) });
+    }
+
+    #[test]
+    fn what_was_touched_is_told_unless_something_was_missed_or_it_is_too_much() {
+        let inbox = inbox();
+        assert_eq!(inbox.news().touched, None);
+        put(&inbox, WRITTEN, "/c/b.yaml");
+        put(&inbox, CLOSED, "/c/a.yaml");
+        put(&inbox, EventKind::Remove(RemoveKind::File), "/c/c.yaml");
+        assert_eq!(inbox.news().touched, Some(paths(&["/c/a.yaml", "/c/c.yaml"])));
+        assert_eq!(inbox.news().touched, Some(paths(&[])));
+        put(&inbox, CLOSED, "/c/a.yaml");
+        assert!(inbox.state().take(&Event::new(EventKind::Other).set_flag(Flag::Rescan)));
+        assert_eq!(inbox.news().touched, None);
+        for number in 0..=MAX_TOUCHED {
+            put(&inbox, CLOSED, &format!("/c/{number}.yaml"));
+        }
+        assert_eq!(inbox.news().touched, None);
     }
 
     #[test]
@@ -171,9 +213,9 @@ mod tests {
         let inbox = inbox();
         put(&inbox, WRITTEN, "/c/a.yaml");
         inbox.set_scope(&Listing { entries: paths(&["/c/a.yaml"]), ..Listing::default() });
-        assert_eq!(inbox.writes().open, paths(&["/c/a.yaml"]));
+        assert_eq!(inbox.news().writes.open, paths(&["/c/a.yaml"]));
         inbox.set_scope(&Listing::default());
-        assert_eq!(inbox.writes(), Writes::default());
+        assert_eq!(inbox.news().writes, Writes::default());
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub(super) struct Scan {
     pub files: BTreeMap<PathBuf, Seen>,
     /// Paths that could not be looked at.
     pub hidden: Vec<Hidden>,
+    /// Only these files were looked at; all else is as before.
+    pub is_partial: bool,
 }
 
 /// One file, as a scan saw it.
@@ -48,7 +50,7 @@ pub(super) struct Memory {
     /// What could not be looked at last time.
     hidden: Vec<Hidden>,
     /// What all this amounts to.
-    loaded: Loaded,
+    loaded: Arc<Loaded>,
 }
 
 /// One file: its good resources, and what is to say about it.
@@ -95,38 +97,58 @@ impl Memory {
             (path.clone(), file)
         };
         let mut memory = Self { files: last_good.iter().map(recall_file).collect(), ..Self::default() };
-        memory.loaded = merge(&memory.files, Vec::new());
+        memory.loaded = merge(&memory.files, Vec::new()).into();
         memory
     }
 
-    /// Folds `scan` in.
-    pub(super) fn update(&mut self, scan: Scan) -> Loaded {
+    /// Folds `scan` in. Where it says nothing new, the value is the same one as before.
+    pub(super) fn update(&mut self, scan: Scan) -> Arc<Loaded> {
+        let mut is_changed = !scan.is_partial && self.forget(&scan);
+        for (path, seen) in scan.files {
+            match seen {
+                Seen::Same => {}
+                Seen::Read(bytes) => {
+                    let is_new = !self.files.contains_key(&path);
+                    is_changed |= self.files.entry(path.clone()).or_default().read(&path, &bytes) || is_new;
+                }
+                Seen::Unreadable(reason) => {
+                    self.files.entry(path.clone()).or_default().lose(&path, reason);
+                    is_changed = true;
+                }
+            }
+        }
+        if is_changed {
+            let hidden = self.hidden.iter().map(|hidden| about_file(&hidden.path, hidden.reason.as_str()));
+            let loaded = merge(&self.files, hidden.collect());
+            if loaded != *self.loaded {
+                self.loaded = loaded.into();
+            }
+        }
+        self.loaded.clone()
+    }
+
+    /// Forgets the files that are gone. Whether that, or what could not be looked at, is news.
+    fn forget(&mut self, scan: &Scan) -> bool {
         let before = self.files.len();
         let may_be_there = |path: &Path| scan.hidden.iter().any(|hidden| hidden.may_hide(path));
         self.files.retain(|path, _| scan.files.contains_key(path) || may_be_there(path));
-        let mut is_changed = self.files.len() != before || scan.hidden != self.hidden;
-        for (path, seen) in scan.files {
-            is_changed |= !matches!(seen, Seen::Same);
-            match seen {
-                Seen::Same => {}
-                Seen::Read(bytes) => self.files.entry(path.clone()).or_default().read(&path, &bytes),
-                Seen::Unreadable(reason) => self.files.entry(path.clone()).or_default().lose(&path, reason),
-            }
-        }
-        self.hidden = scan.hidden;
-        if is_changed {
-            let hidden = self.hidden.iter().map(|hidden| about_file(&hidden.path, hidden.reason.as_str()));
-            self.loaded = merge(&self.files, hidden.collect());
-        }
+        let is_news = self.files.len() != before || scan.hidden != self.hidden;
+        self.hidden.clone_from(&scan.hidden);
+        is_news
+    }
+
+    /// What all scans so far amount to.
+    pub(super) fn loaded(&self) -> Arc<Loaded> {
         self.loaded.clone()
     }
 }
 
 impl FileMemory {
-    fn read(&mut self, path: &Path, bytes: &[u8]) {
+    /// Whether the bytes are others than before.
+    fn read(&mut self, path: &Path, bytes: &[u8]) -> bool {
         let digest = Digest::of(bytes);
         if self.digest.replace(digest) == Some(digest) {
-            return;
+            return false;
         }
         (self.faults, self.warnings) = (Vec::new(), Vec::new());
         match manifest::parse(path, bytes) {
@@ -144,6 +166,7 @@ impl FileMemory {
                 self.faults.push(Finding { line, column, ..about_file(path, broken.reason) });
             }
         }
+        true
     }
 
     fn lose(&mut self, path: &Path, reason: String) {

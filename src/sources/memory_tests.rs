@@ -12,7 +12,7 @@ fn plugin(name: &str, priority: &str) -> String {
 
 fn scan(files: &[(&str, &str)]) -> Scan {
     let read = |(path, text): &(&str, &str)| ((*path).into(), Seen::Read(text.as_bytes().to_vec()));
-    Scan { files: files.iter().map(read).collect(), hidden: Vec::new() }
+    Scan { files: files.iter().map(read).collect(), ..Scan::default() }
 }
 
 /// Name and priority of each plugin.
@@ -75,7 +75,7 @@ fn a_document_that_has_lost_its_name_takes_nothing_away() {
 #[test]
 fn an_empty_file_that_never_said_anything_is_no_fault() {
     let loaded = Memory::default().update(scan(&[("a.yaml", "# to come\n")]));
-    assert_eq!(loaded, Loaded::default());
+    assert_eq!(*loaded, Loaded::default());
 }
 
 #[test]
@@ -85,6 +85,7 @@ fn what_cannot_be_looked_at_keeps_its_content() {
     let loaded = memory.update(Scan {
         files: [("b.yaml".into(), Seen::Unreadable("cannot be read: no".into()))].into(),
         hidden: vec![Hidden { path: "conf".into(), reason: "no such file or folder".into(), is_gone: true }],
+        ..Scan::default()
     });
     assert_eq!(plugins(&loaded), [("w", 1), ("x", 1)]);
     assert_eq!(faults(&loaded.faults), ["b.yaml:0 cannot be read: no", "conf:0 no such file or folder"]);
@@ -128,13 +129,13 @@ fn what_stands_in_a_file_goes_before_what_only_stood_in_one() {
 fn a_restart_with_a_broken_file_takes_nothing_away() {
     let mut before = Memory::default();
     let text = plugin("x", "1") + &plugin("w", "1");
-    let last_good = before.update(scan(&[("a.yaml", &text), ("b.yaml", &plugin("z", "1"))])).last_good;
+    let last_good = before.update(scan(&[("a.yaml", &text), ("b.yaml", &plugin("z", "1"))])).last_good.clone();
     let loaded = Memory::recall(&last_good).update(scan(&[("a.yaml", "[")]));
     assert_eq!(plugins(&loaded), [("w", 1), ("x", 1)]);
     assert_eq!(loaded.last_good.keys().collect::<Vec<_>>(), last_good.keys().take(1).collect::<Vec<_>>());
     let loaded = Memory::recall(&last_good).update(scan(&[("a.yaml", &plugin("w", "2"))]));
     assert_eq!((plugins(&loaded), loaded.faults.as_slice()), (vec![("w", 2)], &[][..]));
-    assert_eq!(Memory::recall(&LastGood::new()).update(scan(&[])), Loaded::default());
+    assert_eq!(*Memory::recall(&LastGood::new()).update(scan(&[])), Loaded::default());
 }
 
 #[test]
@@ -154,4 +155,28 @@ fn an_unchanged_plugin_stays_the_same_value() {
     let second = memory.update(scan(&[("a.yaml", &(plugin("x", "1") + &plugin("z", "1")))]));
     let (first, second) = (first.plugins.values().next().unwrap(), second.plugins.values().next().unwrap());
     assert!(std::sync::Arc::ptr_eq(first, second));
+}
+
+#[test]
+fn a_look_at_one_file_leaves_the_others_as_they_are() {
+    let mut memory = Memory::default();
+    memory.update(Scan {
+        hidden: vec![Hidden { path: "conf".into(), reason: "cannot be read: no".into(), is_gone: false }],
+        ..scan(&[("a.yaml", &plugin("x", "1")), ("b.yaml", &plugin("z", "1"))])
+    });
+    let loaded = memory.update(Scan { is_partial: true, ..scan(&[("b.yaml", &plugin("z", "2"))]) });
+    assert_eq!(plugins(&loaded), [("x", 1), ("z", 2)]);
+    assert_eq!(faults(&loaded.faults), ["conf:0 cannot be read: no"]);
+    let loaded = memory.update(scan(&[("b.yaml", &plugin("z", "2"))]));
+    assert_eq!((plugins(&loaded), loaded.faults.len()), (vec![("z", 2)], 0));
+}
+
+#[test]
+fn what_says_nothing_new_is_the_same_value() {
+    let mut memory = Memory::default();
+    let first = memory.update(scan(&[("a.yaml", &plugin("x", "1"))]));
+    assert!(std::sync::Arc::ptr_eq(&first, &memory.update(scan(&[("a.yaml", &plugin("x", "1"))]))));
+    // Other bytes, and nothing else.
+    assert!(std::sync::Arc::ptr_eq(&first, &memory.update(scan(&[("a.yaml", &(plugin("x", "1") + "# words\n"))]))));
+    assert!(!std::sync::Arc::ptr_eq(&first, &memory.update(scan(&[("a.yaml", &plugin("x", "2"))]))));
 }

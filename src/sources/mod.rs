@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! disk ─ listing ─ scanner ─┐            which files there are, which are ready to be read
-//! inotify ─ inbox ──────────┴─ directory  when to look; publishes what became of it
+//! inotify ─ inbox ──────────┴─ directory  when to look, and at what; publishes what became of it
 //!   bytes ─ manifest ─ yaml               a file's text as trees that know their lines
 //!     document ┬ wasm_plugin              a tree as a resource, field by field (fields, report),
 //!              ├ traffic_extension        with every fault of it at once
@@ -139,27 +139,31 @@ pub struct Finding {
 
 /// Reads `paths` (files and folders) once, offline.
 pub fn load(paths: &[PathBuf]) -> Loaded {
-    let scanned = Scanner::new(paths.to_vec()).scan(Writes::default(), SystemTime::now());
-    Memory::default().update(scanned.scan)
+    Arc::unwrap_or_clone(Memory::default().update(scan(paths)))
 }
 
 /// The texts of all files of `paths`, to be judged elsewhere, and what could not be read.
 pub fn read(paths: &[PathBuf]) -> (BTreeMap<PathBuf, Vec<u8>>, Vec<Finding>) {
-    let scanned = Scanner::new(paths.to_vec()).scan(Writes::default(), SystemTime::now());
+    let scan = scan(paths);
     let (mut texts, mut faults) = (BTreeMap::new(), Vec::new());
-    for (path, seen) in scanned.scan.files {
+    for (path, seen) in scan.files {
         match seen {
             Seen::Read(bytes) => _ = texts.insert(path, bytes),
             Seen::Unreadable(reason) => faults.push(about_file(&path, reason)),
             Seen::Same => {}
         }
     }
-    faults.extend(scanned.scan.hidden.iter().map(|hidden| about_file(&hidden.path, hidden.reason.as_str())));
+    faults.extend(scan.hidden.iter().map(|hidden| about_file(&hidden.path, hidden.reason.as_str())));
     (texts, faults)
+}
+
+fn scan(paths: &[PathBuf]) -> Scan {
+    let scanned = Scanner::new(paths.to_vec()).scan(Writes::default(), SystemTime::now());
+    scanned.scan.expect("all is new at first")
 }
 
 /// As [`load`], of texts that were read elsewhere.
 pub fn load_texts(texts: BTreeMap<PathBuf, Vec<u8>>) -> Loaded {
     let files = texts.into_iter().map(|(path, bytes)| (path, Seen::Read(bytes))).collect();
-    Memory::default().update(Scan { files, hidden: Vec::new() })
+    Arc::unwrap_or_clone(Memory::default().update(Scan { files, ..Scan::default() }))
 }

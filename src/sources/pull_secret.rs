@@ -159,7 +159,7 @@ mod tests {
         for data in [STANDARD.encode(CONFIG), "?".to_owned()] {
             let text = format!("{head}{}", with_data(&data)).into_bytes();
             let files = [(Path::new("a.yaml").to_owned(), Seen::Read(text))].into();
-            let loaded = memory.update(Scan { files, hidden: Vec::new() });
+            let loaded = memory.update(Scan { files, ..Scan::default() });
             assert_eq!(loaded.secrets.len(), 1);
         }
     }

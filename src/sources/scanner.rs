@@ -2,14 +2,19 @@
 //!
 //! A file is ready when it was closed after writing or renamed into place. Where no event tells of that (a network
 //! file system, a lost event), one that nobody is known to write and that is a second old is ready as well.
+//!
+//! Where events name every file that changed, and all of them are plain files, only these are looked at
+//! ([`Scanner::glance`]).
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs::{self, File};
 use std::io::{self, Read as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::listing::{Listed, Listing, Stamp, list};
+use super::inbox::News;
+use super::listing::{Listed, Listing, Stamp, is_passed_over, list, stamp_of_file};
 use super::manifest::{MAX_FILE_BYTES, too_large};
 use super::memory::{Scan, Seen};
 
@@ -35,54 +40,133 @@ pub(super) struct Scanner {
     known: BTreeMap<PathBuf, Listed>,
     /// Real paths of files that were closed and have not lain still for long enough.
     pending: BTreeSet<PathBuf>,
-    is_first: bool,
+    /// As all of it was last listed, and what was seen of single files since.
+    listing: Option<Listing>,
+    /// Where the files of `listing` stand in it, by their real paths; empty where one may be reached by another way.
+    places: HashMap<PathBuf, usize>,
+    /// Some file was not ready.
+    is_waiting: bool,
 }
 
-/// What a scan gives.
+/// What a look gives.
+#[derive(Debug)]
 pub(super) struct Scanned {
-    pub scan: Scan,
-    /// For what is to be watched.
-    pub listing: Listing,
+    /// `None` where nothing is new.
+    pub scan: Option<Scan>,
     /// When to look again at the latest, as a changed file was not ready.
     pub again: Option<Duration>,
 }
 
+/// What holds for all files of one look.
+struct Look<'w> {
+    writes: &'w Writes,
+    now: SystemTime,
+    is_first: bool,
+    /// See [`Scanned::again`].
+    again: Option<Duration>,
+}
+
 impl Scanner {
     pub(super) fn new(roots: Vec<PathBuf>) -> Self {
-        Self { roots, known: BTreeMap::new(), pending: BTreeSet::new(), is_first: true }
+        let (known, pending, places) = (BTreeMap::new(), BTreeSet::new(), HashMap::new());
+        Self { roots, known, pending, listing: None, places, is_waiting: false }
     }
 
+    /// For what is to be watched; there after the first scan.
+    pub(super) fn listing(&self) -> Option<&Listing> {
+        self.listing.as_ref()
+    }
+
+    /// Looks at everything.
     pub(super) fn scan(&mut self, mut writes: Writes, now: SystemTime) -> Scanned {
+        let listing = list(&self.roots);
+        if self.listing.as_ref() == Some(&listing) && !self.is_waiting && writes.done.is_empty() {
+            return Scanned { scan: None, again: None };
+        }
         let pending = std::mem::take(&mut self.pending).into_iter();
         writes.done.extend(pending.filter(|path| !writes.open.contains(path)));
-        let listing = list(&self.roots);
-        self.known.retain(|path, _| listing.files.contains_key(path));
+        let files: BTreeMap<&PathBuf, &Listed> = listing.files.iter().map(|(path, listed)| (path, listed)).collect();
+        self.known.retain(|path, _| files.contains_key(path));
         let mut scan = Scan { hidden: listing.hidden.clone(), ..Scan::default() };
-        let mut again = None;
-        for (path, listed) in &listing.files {
-            let seen = match verdict(listed, self.known.get(path), &writes, now) {
-                Verdict::Unchanged => Seen::Same,
-                Verdict::NotReady if !self.is_first => self.postpone(listed, &writes, &mut again),
-                Verdict::NotReady | Verdict::Ready => {
-                    read(path, listed).unwrap_or_else(|| self.postpone(listed, &writes, &mut again))
-                }
-            };
-            if !matches!(seen, Seen::Same) {
-                self.known.insert(path.clone(), listed.clone());
-            }
-            scan.files.insert(path.clone(), seen);
+        let mut look = Look { writes: &writes, now, is_first: self.listing.is_none(), again: None };
+        for (path, listed) in files {
+            scan.files.insert(path.clone(), self.see(path, listed, &mut look));
         }
-        self.is_first = false;
-        Scanned { scan, listing, again }
+        let again = look.again;
+        self.is_waiting = again.is_some();
+        self.places = places(&listing);
+        self.listing = Some(listing);
+        Scanned { scan: Some(scan), again }
     }
 
-    fn postpone(&mut self, listed: &Listed, writes: &Writes, again: &mut Option<Duration>) -> Seen {
-        let done = listed.target.as_ref().filter(|target| is_at_or_below(target, &writes.done));
+    /// Looks at the files that `news` names. `None` where more may be different than that.
+    pub(super) fn glance(&mut self, news: &News, now: SystemTime) -> Option<Scanned> {
+        let (listing, touched) = (self.listing.as_ref()?, news.touched.as_ref()?);
+        if self.is_waiting {
+            return None;
+        }
+        let mut changed = Vec::new();
+        for path in touched {
+            match self.places.get(path) {
+                Some(place) if news.writes.done.contains(path) => {
+                    changed.push((*place, stamp_of_file(path).ok().flatten()?));
+                }
+                None if has_no_effect(path, listing) => {}
+                _ => return None,
+            }
+        }
+        let mut scan = Scan { is_partial: true, ..Scan::default() };
+        let mut look = Look { writes: &news.writes, now, is_first: false, again: None };
+        for (place, stamp) in changed {
+            let (path, listed) = self.listing.as_mut()?.files.get_mut(place)?;
+            listed.stamp = stamp;
+            let (path, listed) = (path.clone(), listed.clone());
+            let seen = self.see(&path, &listed, &mut look);
+            scan.files.insert(path, seen);
+        }
+        self.is_waiting = look.again.is_some();
+        Some(Scanned { scan: Some(scan), again: look.again })
+    }
+
+    /// Reads a file if it has changed and is ready.
+    fn see(&mut self, path: &Path, listed: &Listed, look: &mut Look<'_>) -> Seen {
+        let seen = match verdict(listed, self.known.get(path), look.writes, look.now) {
+            Verdict::Unchanged => Seen::Same,
+            Verdict::NotReady if !look.is_first => self.postpone(listed, look),
+            Verdict::NotReady | Verdict::Ready => read(path, listed).unwrap_or_else(|| self.postpone(listed, look)),
+        };
+        if !matches!(seen, Seen::Same) {
+            self.known.insert(path.to_owned(), listed.clone());
+        }
+        seen
+    }
+
+    fn postpone(&mut self, listed: &Listed, look: &mut Look<'_>) -> Seen {
+        let done = listed.target.as_ref().filter(|target| is_at_or_below(target, &look.writes.done));
         let pause = if done.is_some() { quiet(listed) } else { SETTLED };
-        *again = Some(again.map_or(pause, |again| again.min(pause)));
+        look.again = Some(look.again.map_or(pause, |again| again.min(pause)));
         self.pending.extend(done.cloned());
         Seen::Same
     }
+}
+
+/// Nothing where a symlink was followed: what happens at one path may then change what is found at another.
+fn places(listing: &Listing) -> HashMap<PathBuf, usize> {
+    let targets = listing.files.iter().map(|(_, listed)| listed.target.clone());
+    let places: HashMap<_, _> = targets.enumerate().filter_map(|(place, target)| Some((target?, place))).collect();
+    let is_plain = !listing.has_symlinks && places.len() == listing.files.len();
+    if is_plain { places } else { HashMap::new() }
+}
+
+/// Whether a path that is none of our files is nothing to us, such as a file's name before it is renamed into place.
+fn has_no_effect(path: &Path, listing: &Listing) -> bool {
+    let is_nothing = || match fs::symlink_metadata(path) {
+        // It may be another name of a file of ours.
+        Ok(metadata) => metadata.is_file() && metadata.nlink() == 1,
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    };
+    let is_folder = || listing.folders.iter().any(|folder| folder.path.starts_with(path));
+    !listing.has_symlinks && is_passed_over(path) && !listing.entries.contains(path) && !is_folder() && is_nothing()
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,7 +200,7 @@ fn quiet(listed: &Listed) -> Duration {
 }
 
 fn is_at_or_below(path: &Path, done: &BTreeSet<PathBuf>) -> bool {
-    path.ancestors().any(|ancestor| done.contains(ancestor))
+    !done.is_empty() && path.ancestors().any(|ancestor| done.contains(ancestor))
 }
 
 /// A time far in the future is a wrong clock, and says nothing; one that is near was written during the scan.
@@ -154,8 +238,6 @@ fn read_bytes(path: &Path) -> io::Result<(Stamp, Seen)> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
 
     const NOW: Duration = Duration::from_secs(1_000_000);
@@ -209,13 +291,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut scanner = Scanner::new(vec![folder.path().to_owned()]);
         scanner.scan(Writes::default(), SystemTime::now());
-        let seen = |scanned: Scanned| (scanned.again, format!("{:?}", scanned.scan.files.into_values().next()));
+        let seen = |scanned: Scanned| {
+            let file = scanned.scan.and_then(|scan| scan.files.into_values().next());
+            (scanned.again, format!("{file:?}"))
+        };
         let mut scan = |now| seen(scanner.scan(Writes::default(), now));
         fs::write(folder.path().join("a.yaml"), "yy").unwrap();
         let written = fs::metadata(folder.path().join("a.yaml")).unwrap().modified().unwrap();
         assert_eq!(scan(written), (Some(SETTLED), "Some(Same)".to_owned()));
         assert_eq!(scan(written + SETTLED), (None, "Some(Read([121, 121]))".to_owned()));
-        assert_eq!(scan(written + SETTLED), (None, "Some(Same)".to_owned()));
+        assert_eq!(scan(written + SETTLED), (None, "None".to_owned()));
     }
 
     #[test]
@@ -231,6 +316,99 @@ mod tests {
         assert_eq!(scanned.again, Some(QUIET));
         let scanned = scanner.scan(Writes::default(), written + QUIET);
         assert_eq!(scanned.again, None);
-        assert_eq!(format!("{:?}", scanned.scan.files.into_values().next()), "Some(Read([120]))");
+        assert_eq!(format!("{:?}", scanned.scan.unwrap().files.into_values().next()), "Some(Read([120]))");
+    }
+
+    /// A folder with two manifests, looked at once.
+    fn looked_at() -> (tempfile::TempDir, PathBuf, Scanner) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = fs::canonicalize(folder.path()).unwrap();
+        for name in ["a.yaml", "b.yaml"] {
+            fs::write(path.join(name), "x").unwrap();
+        }
+        let mut scanner = Scanner::new(vec![path.clone()]);
+        scanner.scan(Writes::default(), later());
+        (folder, path, scanner)
+    }
+
+    fn later() -> SystemTime {
+        SystemTime::now() + SETTLED
+    }
+
+    fn news(done: &[&Path], others: &[&Path]) -> News {
+        let touched = [done, others].concat().into_iter().map(Path::to_owned).collect();
+        let writes = Writes { done: done.iter().map(|path| path.to_path_buf()).collect(), ..Writes::default() };
+        News { writes, touched: Some(touched) }
+    }
+
+    fn read_files(scanned: Scanned) -> Vec<(String, String)> {
+        let files = scanned.scan.into_iter().flat_map(|scan| scan.files);
+        let read = files.filter_map(|(path, seen)| match seen {
+            Seen::Read(bytes) => Some((path.file_name()?.to_str()?.to_owned(), String::from_utf8(bytes).ok()?)),
+            _ => None,
+        });
+        read.collect()
+    }
+
+    #[test]
+    fn of_a_file_renamed_into_place_only_that_one_is_looked_at() {
+        let (_folder, path, mut scanner) = looked_at();
+        let (a, b, unfinished) = (path.join("a.yaml"), path.join("b.yaml"), path.join(".a.new"));
+        fs::write(&unfinished, "y").unwrap();
+        fs::rename(&unfinished, &a).unwrap();
+        fs::write(&b, "z").unwrap();
+        let scanned = scanner.glance(&news(&[&unfinished, &a], &[]), later()).unwrap();
+        assert_eq!((scanned.again, scanned.scan.as_ref().unwrap().is_partial), (None, true));
+        assert_eq!(read_files(scanned), [("a.yaml".to_owned(), "y".to_owned())]);
+        // The look at everything finds what no event told of, and nothing twice.
+        assert_eq!(read_files(scanner.scan(Writes::default(), later())), [("b.yaml".to_owned(), "z".to_owned())]);
+        assert!(scanner.scan(Writes::default(), later()).scan.is_none());
+    }
+
+    #[test]
+    fn a_file_that_looks_the_same_is_read_again_when_it_was_closed() {
+        let (_folder, path, mut scanner) = looked_at();
+        let a = path.join("a.yaml");
+        let before = fs::metadata(&a).unwrap().modified().unwrap();
+        fs::write(&a, "y").unwrap();
+        File::options().write(true).open(&a).unwrap().set_modified(before).unwrap();
+        for _ in 0..2 {
+            let scanned = scanner.glance(&news(&[&a], &[]), later()).unwrap();
+            assert_eq!(read_files(scanned), [("a.yaml".to_owned(), "y".to_owned())]);
+        }
+    }
+
+    #[test]
+    fn everything_is_looked_at_where_more_than_the_named_files_may_have_changed() {
+        let (_folder, path, mut scanner) = looked_at();
+        let (a, b) = (path.join("a.yaml"), path.join("b.yaml"));
+        let mut is_refused = |news: News| scanner.glance(&news, later()).is_none();
+        assert!(is_refused(News { touched: None, ..news(&[&a], &[]) }), "events were lost");
+        assert!(is_refused(news(&[&a], &[&b])), "something else than a write");
+        assert!(is_refused(news(&[&a, &path.join("c.yaml")], &[])), "a new file");
+        assert!(is_refused(news(&[], &[&path])), "the folder itself");
+        fs::create_dir(path.join("new")).unwrap();
+        assert!(is_refused(news(&[&path.join("new")], &[])), "a folder");
+        fs::hard_link(&a, path.join(".a")).unwrap();
+        assert!(is_refused(news(&[&path.join(".a")], &[])), "another name of a file");
+        fs::remove_file(&b).unwrap();
+        std::os::unix::fs::symlink(&a, &b).unwrap();
+        assert!(is_refused(news(&[&b], &[])), "a symlink");
+        // As long as there is one, any path may lead to any file.
+        scanner.scan(Writes::default(), later());
+        assert!(scanner.glance(&news(&[&a], &[]), later()).is_none());
+    }
+
+    #[test]
+    fn a_file_that_was_not_ready_is_not_forgotten_over_another_one() {
+        let (_folder, path, mut scanner) = looked_at();
+        let (a, b) = (path.join("a.yaml"), path.join("b.yaml"));
+        fs::write(&a, "y").unwrap();
+        let written = fs::metadata(&a).unwrap().modified().unwrap();
+        assert_eq!(scanner.glance(&news(&[&a], &[]), written).unwrap().again, Some(QUIET));
+        assert!(scanner.glance(&news(&[&b], &[]), later()).is_none());
+        let scanned = scanner.scan(news(&[&b], &[]).writes, later());
+        let read = [("a.yaml", "y"), ("b.yaml", "x")].map(|(name, text)| (name.to_owned(), text.to_owned()));
+        assert_eq!(read_files(scanned), read);
     }
 }
