@@ -246,8 +246,10 @@ async fn reconcile(
                 reconciler.on_modules(states, notes.borrow_and_update().clone());
                 modules_from = Instant::now() + begun.elapsed() * MODULES_REST;
             }
-            Ok(()) = notes.changed() => {
+            Ok(()) = async { tokio::time::sleep_until(modules_from).await; notes.changed().await } => {
+                let begun = Instant::now();
                 reconciler.on_notes(notes.borrow_and_update().clone());
+                modules_from = Instant::now() + begun.elapsed() * MODULES_REST;
             }
             Some(query) = inputs.asked.recv() => {
                 answer(&reconciler, &inputs.modules, query);
