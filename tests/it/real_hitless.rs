@@ -56,7 +56,7 @@ impl Kind {
             Self::MoveToAnotherGap => "a plugin moves to another phase",
             Self::ReplaceModule => "a module is replaced",
             Self::RefusedRevision => "Envoy refuses a revision, and the next is good",
-            Self::Flap => "50 edits a second, waiting for none",
+            Self::Flap => "moved between two phases, 50 times a second, waiting for none",
             Self::UpstreamMoves => "template: the upstream moves",
             Self::AnchorComesAndGoes => "template: an anchor comes, or goes",
             Self::ListenerIsRenamed => "template: a listener is renamed",
