@@ -1,10 +1,10 @@
-//! What ECDS resources hold: one filter's configuration, with the source that its version is computed from.
+//! What ECDS resources hold: one filter's configuration, with a version of its own.
 //!
 //! Comes in: a plugin revision, or what stands in for one. Goes out: [`Content`], and [`Resource`]s of it.
 
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::type_urls;
 use crate::model::{Digest, PluginType};
@@ -15,8 +15,8 @@ use crate::snapshot::{Part, Resource, ResourceType, Rope, Version};
 pub struct Content {
     /// The `google.protobuf.Any`.
     pub any: Rope,
-    /// All that decides the bytes, with the digest in the place of a module's bytes.
-    pub source: Value,
+    /// Of all that decides the bytes, with the digest in the place of a module's bytes.
+    pub version: Version,
     /// The plugin revisions that accepting it proves.
     pub parts: Vec<Part>,
     /// Modules that it names by digest.
@@ -24,13 +24,13 @@ pub struct Content {
 }
 
 impl Content {
-    fn plain(type_url: &str, message: &Rope, source: Value) -> Self {
-        Self { any: Rope::any(type_url, message), source, parts: Vec::new(), fetched: Vec::new() }
+    fn plain(type_url: &str, message: &Rope, version: Version) -> Self {
+        Self { any: Rope::any(type_url, message), version, parts: Vec::new(), fetched: Vec::new() }
     }
 
     /// The ECDS resource of that name.
     pub fn into_resource(self, name: &str) -> Resource {
-        let version = Version::of(&json!({"name": name, "typed_config": self.source}));
+        let version = Version::of_set([(name, &self.version)].into_iter());
         let mut resource = Resource::new(ResourceType::ExtensionConfig, name, version, named(name, &self.any));
         resource.parts = self.parts.into();
         resource.fetched = self.fetched.into();
@@ -60,26 +60,42 @@ pub fn rbac(plugin_type: PluginType, is_open: bool) -> Content {
             type_urls::NETWORK_RBAC
         }
     };
-    Content::plain(type_url, &message, json!({"type_url": type_url, "is_open": is_open}))
+    Content::plain(type_url, &message, Version::of(&json!({"type_url": type_url, "is_open": is_open})))
 }
 
-/// A `FilterChainConfig` of named members, in order; without members it passes everything through.
-pub fn chain(members: Vec<(String, Content)>) -> Content {
-    let mut filters = Rope::new();
-    let mut source = Vec::new();
-    let (mut parts, mut fetched) = (Vec::new(), Vec::new());
-    for (name, content) in members {
-        filters.message(1, &named(&name, &content.any));
-        source.push(json!({"name": name, "typed_config": content.source}));
-        parts.extend(content.parts);
-        fetched.extend(content.fetched);
+/// A filter under the name that it has in a chain.
+#[derive(Clone, Debug)]
+pub struct Filter {
+    pub name: String,
+    pub content: Content,
+    /// It as one `filters` field of a chain.
+    field: Rope,
+}
+
+impl Filter {
+    pub fn new(name: String, content: Content) -> Self {
+        let mut field = Rope::new();
+        field.message(1, &named(&name, &content.any));
+        Self { field: field.packed(), name, content }
     }
+}
+
+/// A `FilterChainConfig` of filters in order; without any it passes everything through. Its version is made of theirs, so
+/// that one which changed costs no look at what the others are made of.
+pub fn chain(filters: &[Arc<Filter>]) -> Content {
+    let mut fields = Rope::new();
+    filters.iter().for_each(|filter| fields.append(&filter.field));
     let mut config = Rope::new();
-    if !filters.is_empty() {
-        config.message(1, &filters);
+    if !fields.is_empty() {
+        config.message(1, &fields);
     }
-    let source = json!({"type_url": type_urls::FILTER_CHAIN, "filters": source});
-    Content { parts, fetched, ..Content::plain(type_urls::FILTER_CHAIN, &config, source) }
+    let version = Version::of_set(filters.iter().map(|filter| (&*filter.name, &filter.content.version)));
+    let contents = || filters.iter().map(|filter| &filter.content);
+    Content {
+        parts: contents().flat_map(|content| &content.parts).cloned().collect(),
+        fetched: contents().flat_map(|content| &content.fetched).copied().collect(),
+        ..Content::plain(type_urls::FILTER_CHAIN, &config, version)
+    }
 }
 
 /// A `TypedExtensionConfig`.
@@ -92,11 +108,17 @@ fn named(name: &str, any: &Rope) -> Rope {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
     use crate::protobuf::to_json;
 
     fn shown(resource: &Resource) -> Value {
         to_json("envoy.config.core.v3.TypedExtensionConfig", &resource.body.to_bytes())
+    }
+
+    fn filter(name: &str, is_open: bool) -> Arc<Filter> {
+        Arc::new(Filter::new(name.into(), rbac(PluginType::Http, is_open)))
     }
 
     #[test]
@@ -113,27 +135,29 @@ mod tests {
 
     #[test]
     fn a_chain_holds_its_members_in_order_and_may_be_empty() {
-        let deny = || rbac(PluginType::Http, false);
-        let resource = chain(vec![("shop/b".into(), deny()), ("shop/a".into(), deny())]).into_resource("wasmplane/l/x");
+        let filters = ["shop/b", "shop/a"].map(|name| filter(name, false));
+        let resource = chain(&filters).into_resource("wasmplane/l/x");
         let filters = &shown(&resource)["typed_config"]["default_filter_chain"]["filters"];
         assert_eq!((&filters[0]["name"], &filters[1]["name"]), (&json!("shop/b"), &json!("shop/a")));
-        let empty = shown(&chain(Vec::new()).into_resource("e"));
+        let empty = shown(&chain(&[]).into_resource("e"));
         assert_eq!(empty, json!({"name": "e", "typed_config": {"@type": type_urls::FILTER_CHAIN}}));
     }
 
     #[test]
     fn different_content_has_different_versions() {
-        let versions: std::collections::BTreeSet<_> = [
+        let contents = [
             rbac(PluginType::Http, true),
             rbac(PluginType::Http, false),
             rbac(PluginType::Network, true),
-            chain(Vec::new()),
-            chain(vec![("a".into(), rbac(PluginType::Http, true))]),
-            chain(vec![("b".into(), rbac(PluginType::Http, true))]),
-        ]
-        .into_iter()
-        .map(|content| content.into_resource("x").version)
-        .collect();
-        assert_eq!(versions.len(), 6);
+            chain(&[]),
+            chain(&[filter("a", true)]),
+            chain(&[filter("b", true)]),
+            chain(&[filter("b", false)]),
+            chain(&[filter("a", true), filter("b", true)]),
+            chain(&[filter("b", true), filter("a", true)]),
+        ];
+        let named = |content: &Content| ["x", "y"].map(|name| content.clone().into_resource(name).version);
+        let versions: std::collections::BTreeSet<_> = contents.iter().flat_map(named).collect();
+        assert_eq!(versions.len(), 18);
     }
 }

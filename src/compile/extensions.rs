@@ -2,14 +2,15 @@
 //!
 //! Names in use, names that a listener used before an anchor came or went, and names that a static listener chose.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::ops::RangeInclusive;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use dashmap::DashMap;
 
-use super::content::{Content, chain, rbac};
+use super::content::{Filter, chain, rbac};
+use super::filters::{Filters, Place};
 use super::{Kind, Member, ModuleServer, Run, lua, names, size, wasm};
 use crate::model::{Plugin, PluginId, PluginType, Position, Program, WithoutConfig};
 use crate::snapshot::{Attempt, Extension, Extensions, Resource, STAGING};
@@ -24,35 +25,39 @@ pub struct Catalog {
     by_digest: Option<Arc<ModuleServer>>,
     listeners: BTreeMap<String, HttpPlugins>,
     usual: Carriage,
-    /// For proxies that cannot fetch modules by digest, or not yet.
-    inline: Carriage,
+    /// For proxies that cannot fetch modules by digest, or not yet; absent where that is the usual.
+    inline: Option<Carriage>,
 }
 
 /// The resources of a catalog, with their modules one way or the other.
 struct Carriage {
     /// Where modules are fetched that are named by digest; `None` where all are inside.
     by_digest: Option<Arc<ModuleServer>>,
-    /// The filter of each plugin, encoded once and shared by all that carry it.
-    filters: Vec<OnceLock<Content>>,
+    /// The filter of each plugin that runs.
+    filters: Vec<Option<Place>>,
     known: DashMap<String, Arc<Resource>>,
 }
 
 impl Carriage {
-    fn new(by_digest: Option<Arc<ModuleServer>>, plugins: usize) -> Self {
-        Self { by_digest, filters: (0..plugins).map(|_| OnceLock::new()).collect(), known: DashMap::new() }
+    fn new(by_digest: Option<Arc<ModuleServer>>, plugins: &[Member], filters: &Filters) -> Self {
+        let revisions = plugins.iter().map(|member| member.revision().map(|revision| revision.revision));
+        Self { filters: filters.places(revisions, by_digest.is_some()), by_digest, known: DashMap::new() }
     }
 
     fn keep(&self, name: &str, build: impl FnOnce() -> Resource) -> Arc<Resource> {
         self.known.entry(name.to_owned()).or_insert_with(|| Arc::new(build())).clone()
     }
 
-    fn filter(&self, index: usize, member: &Member) -> Option<Content> {
-        let (Run::Revision(revision) | Run::LastGood(revision, _)) = &member.run else { return None };
-        let build = || match &revision.plugin.program {
-            Program::Wasm(program) => wasm::filter(revision, program, self.by_digest.as_deref()),
-            Program::Lua(program) => lua::filter(revision, program),
+    fn filter(&self, index: usize, member: &Member) -> Option<&Arc<Filter>> {
+        let revision = member.revision()?;
+        let build = || {
+            let content = match &revision.plugin.program {
+                Program::Wasm(program) => wasm::filter(revision, program, self.by_digest.as_deref()),
+                Program::Lua(program) => lua::filter(revision, program),
+            };
+            Arc::new(Filter::new(revision.id().to_string(), content))
         };
-        Some(self.filters[index].get_or_init(build).clone())
+        Some(self.filters[index].as_ref()?.get_or_init(build))
     }
 }
 
@@ -65,7 +70,7 @@ pub struct HttpPlugins {
 }
 
 impl Catalog {
-    pub fn new(kind: &Kind, listeners: BTreeMap<String, HttpPlugins>) -> Self {
+    pub fn new(kind: &Kind, listeners: BTreeMap<String, HttpPlugins>, filters: &Filters) -> Self {
         let plugins = kind.plugins.iter().map(|member| &member.plugin).enumerate();
         Self {
             namespace: kind.namespace.clone(),
@@ -74,8 +79,8 @@ impl Catalog {
             plugins: kind.plugins.clone(),
             indexes: plugins.map(|(index, plugin)| ((plugin.id.clone(), plugin.plugin_type), index)).collect(),
             listeners,
-            usual: Carriage::new(kind.by_digest.clone(), kind.plugins.len()),
-            inline: Carriage::new(None, kind.plugins.len()),
+            usual: Carriage::new(kind.by_digest.clone(), &kind.plugins, filters),
+            inline: kind.by_digest.as_ref().map(|_| Carriage::new(None, &kind.plugins, filters)),
         }
     }
 
@@ -115,52 +120,61 @@ impl Catalog {
         let is_in = |it: &Plugin| positions.contains(&it.position);
         match self.listeners.get(listener) {
             Some(plugins) => Extension::Known(carriage.keep(name, || self.gap(name, plugins, is_in, carriage))),
-            None => Extension::PassThrough(Arc::new(chain(Vec::new()).into_resource(name))),
+            None => Extension::PassThrough(Arc::new(chain(&[]).into_resource(name))),
         }
     }
 
     fn gap(&self, name: &str, on: &HttpPlugins, is_in: impl Fn(&Plugin) -> bool, carriage: &Carriage) -> Resource {
         let in_gap: Vec<_> = on.plugins.iter().filter(|index| is_in(&self.plugins[**index].plugin)).copied().collect();
         let left_out = size::left_out(&self.plugins, &in_gap, carriage.by_digest.as_deref());
-        let members = in_gap.iter().filter_map(|index| {
-            let content = if left_out.contains(index) { self.closed(*index) } else { self.member(*index, carriage) };
-            Some((self.plugins[*index].plugin.id.to_string(), content?))
-        });
+        let filters: Vec<_> = in_gap
+            .iter()
+            .filter_map(|index| match left_out.contains(index) {
+                true => self.closed(*index),
+                false => self.filter(*index, carriage),
+            })
+            .collect();
         let stand_in = match on.without_config {
             WithoutConfig::Deny => rbac(PluginType::Http, false),
-            WithoutConfig::Allow => chain(Vec::new()),
+            WithoutConfig::Allow => chain(&[]),
         };
-        let mut resource = chain(members.collect()).into_resource_or(name, stand_in);
+        let mut resource = chain(&filters).into_resource_or(name, stand_in);
         resource.is_partial = in_gap.iter().any(|index| matches!(self.plugins[*index].run, Run::Absent));
         resource
     }
 
     /// What a plugin is inside a chain; an open stand-in is left out.
-    fn member(&self, index: usize, carriage: &Carriage) -> Option<Content> {
+    fn filter(&self, index: usize, carriage: &Carriage) -> Option<Arc<Filter>> {
         let member = &self.plugins[index];
-        let is_nothing = matches!(member.run, Run::Absent) || (!member.is_running() && member.is_open());
-        (!is_nothing).then(|| carriage.filter(index, member).unwrap_or_else(|| rbac(member.plugin.plugin_type, false)))
+        match carriage.filter(index, member) {
+            Some(filter) => Some(filter.clone()),
+            None if matches!(member.run, Run::Absent) => None,
+            None => self.closed(index),
+        }
     }
 
     /// What stands in for a plugin inside a chain: nothing where its fail strategy is open.
-    fn closed(&self, index: usize) -> Option<Content> {
+    fn closed(&self, index: usize) -> Option<Arc<Filter>> {
         let member = &self.plugins[index];
-        (!member.is_open()).then(|| rbac(member.plugin.plugin_type, false))
+        let deny = || Filter::new(member.plugin.id.to_string(), rbac(member.plugin.plugin_type, false));
+        (!member.is_open()).then(|| Arc::new(deny()))
     }
 
-    /// Whether the resource of that name has no room for the plugin.
-    pub fn leaves_out(&self, name: &str, index: usize) -> bool {
-        self.leaves_out_of(name, index, &self.usual)
-    }
-
-    fn leaves_out_of(&self, name: &str, index: usize, carriage: &Carriage) -> bool {
-        let left_out = |in_resource: &[usize]| {
-            size::left_out(&self.plugins, in_resource, carriage.by_digest.as_deref()).contains(&index)
-        };
-        let Some((listener, positions)) = names::parse_chain(name) else { return left_out(&[index]) };
+    /// Which plugins the chain of that listener and these positions has no room for.
+    pub fn left_out(&self, listener: &str, positions: &RangeInclusive<Position>) -> BTreeSet<usize> {
         let on = self.listeners.get(listener).map_or(&[][..], |on| &on.plugins);
         let is_in = |index: &&usize| positions.contains(&self.plugins[**index].plugin.position);
-        left_out(&on.iter().filter(is_in).copied().collect::<Vec<_>>())
+        let in_gap: Vec<_> = on.iter().filter(is_in).copied().collect();
+        size::left_out(&self.plugins, &in_gap, self.by_digest.as_deref())
+    }
+
+    /// Whether a resource of its own has no room for the plugin.
+    pub fn leaves_out(&self, index: usize) -> bool {
+        self.leaves_out_of(index, &self.usual)
+    }
+
+    fn leaves_out_of(&self, index: usize, carriage: &Carriage) -> bool {
+        !size::left_out(&self.plugins, &[index], carriage.by_digest.as_deref()).is_empty()
     }
 
     fn plugin(&self, name: &str, id: PluginId, plugin_type: PluginType, carriage: &Carriage) -> Option<Extension> {
@@ -173,8 +187,9 @@ impl Catalog {
             return None;
         }
         let stand_in = || rbac(plugin_type, member.is_open());
-        let filter = || carriage.filter(index, member).filter(|_| !self.leaves_out_of(name, index, carriage));
-        let build = || filter().unwrap_or_else(stand_in).into_resource_or(name, stand_in());
+        let filter = || carriage.filter(index, member).filter(|_| !self.leaves_out_of(index, carriage));
+        let content = || filter().map_or_else(stand_in, |filter| filter.content.clone());
+        let build = || content().into_resource_or(name, stand_in());
         Some(Extension::Known(carriage.keep(name, build)))
     }
 }
@@ -191,7 +206,7 @@ impl Extensions for Catalog {
     }
 
     fn inline(&self, name: &str) -> Option<Arc<Resource>> {
-        match self.answer(name, &self.inline)? {
+        match self.answer(name, self.inline.as_ref().unwrap_or(&self.usual))? {
             Extension::Known(resource) => Some(resource),
             Extension::PassThrough(_) => None,
         }
@@ -200,7 +215,7 @@ impl Extensions for Catalog {
     fn staged(&self, attempt: &Attempt) -> Option<Arc<Resource>> {
         let server = self.by_digest.as_ref()?;
         let (revision, program) = self.plugins.iter().find_map(|member| {
-            let (Run::Revision(revision) | Run::LastGood(revision, _)) = &member.run else { return None };
+            let revision = member.revision()?;
             let is_meant = revision.module().is_some_and(|module| module.digest == attempt.digest);
             is_meant.then_some(revision).zip(revision.plugin.wasm())
         })?;

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::content::Content;
 use super::type_urls;
 use crate::model::{LuaProgram, PluginRevision};
-use crate::snapshot::{Part, Rope};
+use crate::snapshot::{Part, Rope, Version};
 
 /// The filter of a script. It needs no V8, and comes and goes by ECDS as a module does.
 pub fn filter(revision: &PluginRevision, program: &LuaProgram) -> Content {
@@ -15,10 +15,10 @@ pub fn filter(revision: &PluginRevision, program: &LuaProgram) -> Content {
     let mut lua = Rope::new();
     lua.message(3, &source_code);
 
-    let source = json!({"type_url": type_urls::HTTP_LUA, "inline_string": program.source});
+    let version = Version::of(&json!({"type_url": type_urls::HTTP_LUA, "inline_string": program.source}));
     let owner = revision.id().to_string().into();
     let part = Part { owner, revision: revision.revision.to_string().into() };
-    Content { any: Rope::any(type_urls::HTTP_LUA, &lua), source, parts: vec![part], fetched: Vec::new() }
+    Content { any: Rope::any(type_urls::HTTP_LUA, &lua), version, parts: vec![part], fetched: Vec::new() }
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod emit;
 mod explain;
 mod extensions;
 mod fill;
+mod filters;
 #[cfg(test)]
 mod fixtures;
 mod key;
@@ -45,11 +46,12 @@ use std::sync::Arc;
 pub use applies::{Reason, applies, template_applies};
 pub use difference::{Change, Difference, difference};
 pub use explain::{ExplainedChain, ExplainedGap, ExplainedListener, ExplainedPlugin, Explanation, explain};
+pub use filters::Filters;
 pub use matches::matches_listener;
 pub use mode::{Mode, capabilities_of};
 pub use offline::{Workload, select_offline};
 pub use select::select;
-pub use snapshots::compile;
+pub use snapshots::{compile, compile_with};
 pub use staging::{InvalidModulesUrl, ModuleServer};
 pub use workloads::{MAX_WORKLOADS, representatives};
 
@@ -85,9 +87,12 @@ impl Member {
         self.plugin.id.extension_name(self.plugin.plugin_type)
     }
 
-    /// Whether the plugin's own filter runs, in some revision.
-    fn is_running(&self) -> bool {
-        matches!(self.run, Run::Revision(_) | Run::LastGood(..))
+    /// What runs of the plugin's own filter.
+    fn revision(&self) -> Option<&Arc<PluginRevision>> {
+        match &self.run {
+            Run::Revision(revision) | Run::LastGood(revision, _) => Some(revision),
+            Run::StandIn { .. } | Run::Unsupported { .. } | Run::TooLarge { .. } | Run::Disabled | Run::Absent => None,
+        }
     }
 
     /// Whether traffic passes where the plugin's own filter does not run.

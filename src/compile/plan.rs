@@ -41,6 +41,7 @@ impl Plan {
 
     /// Every plugin on the listener.
     pub fn has(&self, plugin: usize) -> bool {
-        self.http.contains(&plugin) || self.network.contains(&plugin)
+        // Both are in order.
+        self.http.binary_search(&plugin).is_ok() || self.network.binary_search(&plugin).is_ok()
     }
 }

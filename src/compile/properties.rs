@@ -10,11 +10,12 @@ use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
 
 use super::fixtures::{labels, listener, plugin, template};
-use super::{Compiled, Difference, Kind, Workload, compile, difference, order, select_offline};
+use super::{Compiled, Difference, Filters, Kind, Workload, compile, compile_with, difference, order, select_offline};
 use crate::model::{
     Direction, EnvoyVersion, FailStrategy, ListenerProtocol, LuaProgram, Plugin, PluginId, PluginKind, PluginType,
     Position, Program, ProxyTemplate, Selector, TrafficMatch, WithoutConfig, WorkloadMode, WorkloadTarget,
 };
+use crate::snapshot::{Extension, ResourceType};
 
 type Plugins = Vec<Arc<Plugin>>;
 type Templates = Vec<Arc<ProxyTemplate>>;
@@ -175,6 +176,28 @@ proptest! {
         let (before, after) = (with(before, theirs_before), with(after, theirs_after));
         prop_assert_eq!(before.key(), after.key());
         prop_assert_eq!(difference(&compile(&before), &compile(&after)), Difference::default());
+    }
+
+    #[test]
+    fn what_was_compiled_before_does_not_show(
+        before in plugins(&["shop", "root"]),
+        after in plugins(&["shop", "root"]),
+        ours in templates(&["shop", "root"]),
+        (release_before, release) in (release(), release()),
+    ) {
+        let filters = Filters::default();
+        let _before = compile_with(&kind_of(release_before, &before, &ours), &filters);
+        let after = kind_of(release, &after, &ours);
+        let (after, anew) = (compile_with(&after, &filters), compile(&after));
+        prop_assert_eq!(difference(&after, &anew), Difference::default());
+        prop_assert_eq!(told(&after), told(&anew));
+        for (resource_type, name) in anew.carriers.keys().filter(|(it, _)| *it == ResourceType::ExtensionConfig) {
+            let [after, anew] = [&after, &anew].map(|compiled| match compiled.snapshot.extensions.resolve(name) {
+                Some(Extension::Known(resource)) => resource.body.to_bytes(),
+                other => panic!("{resource_type:?} {name}: {other:?}"),
+            });
+            prop_assert_eq!(after, anew);
+        }
     }
 
     /// In chain mode, that is: HTTP plugins, however many and whatever they are, are no part of the listener.

@@ -8,6 +8,7 @@ use prost::Message as _;
 use super::carried::{Served, carried};
 use super::extensions::{Catalog, HttpPlugins};
 use super::fill::{Filling, HttpFilling, fill};
+use super::filters::Filters;
 use super::merge::{Merged, MergedListener, merge};
 use super::plan::Plan;
 use super::stub::Stub;
@@ -17,11 +18,16 @@ use crate::snapshot::{Resource, ResourceType, STAGING, Snapshot};
 
 /// Compiles a kind of proxy. Bad input is a problem beside the good output.
 pub fn compile(kind: &Kind) -> Compiled {
+    compile_with(kind, &Filters::default())
+}
+
+/// The same from filters that are there already, and leaves there those that are not; the result does not show which.
+pub fn compile_with(kind: &Kind, filters: &Filters) -> Compiled {
     let mut merged = merge(&kind.templates);
     let mut problems = std::mem::take(&mut merged.problems);
     let plugins: Vec<&Plugin> = kind.plugins.iter().map(|member| &*member.plugin).collect();
     let plans: Vec<_> = merged.listeners.iter().map(|listener| Plan::of(&listener.shape, &plugins)).collect();
-    let catalog = Arc::new(Catalog::new(kind, http_plugins(&merged, &plans)));
+    let catalog = Arc::new(Catalog::new(kind, http_plugins(&merged, &plans), filters));
     let mut served = Vec::new();
     for (listener, plan) in merged.listeners.iter().zip(plans).filter(|(listener, _)| !listener.is_shadowed) {
         served.push(serve(kind, listener, plan, &merged, &mut problems));
@@ -41,8 +47,13 @@ pub fn compile(kind: &Kind) -> Compiled {
         extensions: catalog.clone(),
     };
     let plugins = carried(kind, &served, &catalog);
-    let carriers = plugins.iter().flat_map(|plugin| &plugin.carriers).cloned();
-    let carriers = carriers.map(|(resource_type, name, version)| ((resource_type, name), version)).collect();
+    // All plugins of a chain have the same ones.
+    let carriers: BTreeMap<_, _> = plugins
+        .iter()
+        .flat_map(|plugin| &plugin.carriers)
+        .map(|(resource_type, name, version)| ((*resource_type, name.as_str()), version))
+        .collect();
+    let carriers = carriers.into_iter().map(|((of, name), version)| ((of, name.to_owned()), version.clone())).collect();
     Compiled { snapshot: Arc::new(snapshot), plugins, carriers, problems }
 }
 

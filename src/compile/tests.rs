@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::fixtures::{kind, listener, plugin, revision, run, template};
-use super::{Compiled, Run, compile, type_urls};
+use super::{Compiled, Filters, Kind, ModuleServer, Run, compile, compile_with, type_urls};
 use crate::model::{
     Capabilities, Code, FailStrategy, ListenerProtocol, LuaProgram, NativeKind, NativeResource, PluginRevision,
     PluginType, Position, Program, ProxyTemplate,
@@ -301,6 +301,42 @@ fn equal_input_has_equal_versions_and_a_changed_plugin_changes_its_chain_only() 
     assert_eq!(extension(&one, CHAIN).body.to_bytes(), extension(&again, CHAIN).body.to_bytes());
     assert_ne!(extension(&one, CHAIN).version, extension(&other, CHAIN).version);
     assert_eq!(one.snapshot.listeners["l"].version, other.snapshot.listeners["l"].version);
+}
+
+#[test]
+fn an_edit_leaves_the_filters_beside_it_as_they_are_and_what_nobody_runs_is_forgotten() {
+    let filters = Filters::default();
+    let with =
+        |module| kind(vec![short(ListenerProtocol::Http)], vec![revision("shop/a", module), revision("shop/b", "m")]);
+    let (before, after) = (compile_with(&with("one"), &filters), compile_with(&with("two"), &filters));
+    let is_same = |index: usize| {
+        let [one, other] = [&before, &after].map(|compiled| extension(compiled, CHAIN).parts[index].owner.clone());
+        assert_eq!(one, other);
+        Arc::ptr_eq(&one, &other)
+    };
+    assert_eq!([is_same(0), is_same(1)], [false, true]);
+
+    let anew = compile(&with("two"));
+    assert_eq!(extension(&after, CHAIN).version, extension(&anew, CHAIN).version);
+    assert_eq!(extension(&after, CHAIN).body.to_bytes(), extension(&anew, CHAIN).body.to_bytes());
+
+    assert_eq!(filters.count(), 3);
+    drop(before);
+    filters.tidy();
+    assert_eq!(filters.count(), 2);
+    drop(after);
+    filters.tidy();
+    assert_eq!(filters.count(), 0);
+}
+
+#[test]
+fn the_filters_of_one_way_of_delivery_are_not_those_of_the_other() {
+    let filters = Filters::default();
+    let inline = kind(vec![short(ListenerProtocol::Http)], vec![revision("shop/a", "m")]);
+    let server = Arc::new(ModuleServer::new("http://modules.test", 0).unwrap());
+    let by_digest = Kind { by_digest: Some(server), ..inline.clone() };
+    let fetched = |kind| extension(&compile_with(kind, &filters), CHAIN).fetched.len();
+    assert_eq!([fetched(&inline), fetched(&by_digest), fetched(&inline)], [0, 1, 0]);
 }
 
 #[test]

@@ -34,9 +34,9 @@ pub fn filter(revision: &PluginRevision, program: &WasmProgram, by_digest: Optio
 pub fn staged(revision: &PluginRevision, program: &WasmProgram, server: &ModuleServer, attempt: &Attempt) -> Content {
     let remote = revision.module().map(|module| remote(server, module, Some(attempt)));
     let staged = content(type_urls::HTTP_WASM, revision, program, remote);
-    let source = json!({"staged": staged.source, "token": attempt.token, "number": attempt.number});
+    let source = json!({"staged": staged.version.as_str(), "token": attempt.token, "number": attempt.number});
     // What is accepted there proves nothing but that the module is held.
-    Content { source, parts: Vec::new(), ..staged }
+    Content { version: Version::of(&source), parts: Vec::new(), ..staged }
 }
 
 /// `AsyncDataSource.remote`.
@@ -84,7 +84,8 @@ fn content(type_url: &str, revision: &PluginRevision, program: &WasmProgram, rem
         "reload_backoff": program.options.reload_backoff.map(|backoff| json!([backoff.base, backoff.max])),
     });
     let part = Part { owner: id.into(), revision: revision.revision.to_string().into() };
-    Content { any: Rope::any(type_url, &wasm), source, parts: vec![part], fetched: Vec::new() }
+    let version = Version::of(&source);
+    Content { any: Rope::any(type_url, &wasm), version, parts: vec![part], fetched: Vec::new() }
 }
 
 /// `PluginConfig.failure_policy`.

@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 use tokio::time::Instant;
 
 use super::{MODULES_WITHIN, Reconciler};
-use crate::compile::{Compiled, Kind, KindKey, Run, compile, select};
+use crate::compile::{Compiled, Kind, KindKey, Run, compile_with, select};
 use crate::model::{ModuleDelivery, PluginId, Revision, TemplateId};
 use crate::modules::releases;
 use crate::plane::proxies::{GroupKey, ProxyKey};
@@ -48,6 +48,9 @@ impl Reconciler {
         }
         let kinds = self.kinds.len();
         self.kinds.retain(|_, compiled| compiled.strong_count() > 0);
+        if self.kinds.len() < kinds {
+            self.filters.tidy();
+        }
         if self.kinds.len() < kinds && !self.reported_problems.is_empty() {
             // A problem that is nowhere any more is news when it comes back.
             let compiled: Vec<_> = self.kinds.values().filter_map(Weak::upgrade).collect();
@@ -156,7 +159,7 @@ impl Reconciler {
         if let Some(compiled) = self.kinds.get(key).and_then(Weak::upgrade) {
             return compiled;
         }
-        let compiled = Arc::new(compile(kind));
+        let compiled = Arc::new(compile_with(kind, &self.filters));
         for problem in &compiled.problems {
             if self.reported_problems.insert(format!("{problem:?}")) {
                 tracing::warn!(resource = problem.resource, reason = problem.reason, "problem found");

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::compile::{Compiled, KindKey};
+use crate::compile::{Compiled, Filters, KindKey};
 use crate::model::{ModuleDelivery, ModuleRef, ModuleState, PluginId, ProxyTemplate, Revision, TemplateId};
 use crate::modules::NotesByModule;
 use crate::plane::delivery::Deliveries;
@@ -43,6 +43,8 @@ pub struct Reconciler {
     refusals: Refusals,
     pub(in crate::plane) memory: Memory,
     kinds: HashMap<KindKey, Weak<Compiled>>,
+    /// What the kinds are made of and share.
+    filters: Filters,
     /// ECDS resources whose plugins are in the table as good; until the table changes.
     proven: HashSet<Version>,
     /// There may be good revisions that nobody needs any more.
@@ -81,6 +83,7 @@ impl Reconciler {
             refusals,
             memory,
             kinds: HashMap::new(),
+            filters: Filters::default(),
             proven: HashSet::new(),
             has_spare_revisions: false,
             touched: HashSet::new(),
