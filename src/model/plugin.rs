@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Direction, ModuleRef, PluginId, Selector};
+use super::{Direction, GATEWAY_NAME, ModuleRef, PluginId, Selector};
 
 /// Where in a filter chain a plugin stands: the positions of Istio and Maistra together, first to last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -99,6 +99,18 @@ pub enum WorkloadTarget {
     Labels(Selector),
     /// Gateways and the like, ORed. A proxy without the gateway label never matches.
     References(Vec<TargetReference>),
+}
+
+impl WorkloadTarget {
+    /// Keys of the labels that it looks at.
+    pub fn labels(&self) -> impl Iterator<Item = &str> {
+        let (selector, gateway) = match self {
+            Self::Everything => (None, None),
+            Self::Labels(selector) => (Some(selector), None),
+            Self::References(_) => (None, Some(GATEWAY_NAME)),
+        };
+        selector.into_iter().flat_map(|selector| selector.0.keys()).map(String::as_str).chain(gateway)
+    }
 }
 
 /// One entry of `spec.targetRefs`.

@@ -2,19 +2,23 @@
 //!
 //! Pure. One writer: the reconciler.
 
+mod groups;
 mod namesakes;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
+pub use groups::{GroupKey, Selected};
+
+use groups::Groups;
 use namesakes::{Namesakes, Services};
 
 use crate::compile::KindKey;
-use crate::model::{Capabilities, EnvoyVersion, Plugin, Proxy, ProxyFacts, ProxyTemplate, Selector, WorkloadTarget};
+use crate::model::{Plugin, Proxy, ProxyFacts, ProxyTemplate, Selector, WorkloadTarget};
 use crate::rollout::Progress;
 use crate::snapshot::Snapshot;
 use crate::xds::{Hello, Protocol, Service, StreamId};
@@ -52,26 +56,11 @@ pub struct Connected {
     pub kind: Option<KindKey>,
     /// Why modules travel inline, where they do.
     pub why_inline: &'static str,
-    /// Kept in step with `proxy` and `facts` by [`Connected::regroup`].
-    group: Arc<GroupKey>,
-    /// Whether `group` is the one that like proxies share.
-    is_grouped: bool,
+    /// That of `proxy` and `facts`; absent until it is looked for.
+    group: Option<Arc<GroupKey>>,
     peer: Option<IpAddr>,
     number: usize,
 }
-
-/// All that decides what a proxy is served, so that proxies which agree in it are looked at once.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct GroupKey {
-    pub namespace: String,
-    pub labels: BTreeMap<String, String>,
-    pub capabilities: Capabilities,
-    pub version: Option<EnvoyVersion>,
-    pub facts: ProxyFacts,
-}
-
-/// Groups that nobody is in any more, before they are looked for.
-const SPARE_GROUPS: usize = 1024;
 
 /// All connected proxies.
 #[derive(Debug, Default)]
@@ -81,7 +70,7 @@ pub struct Proxies {
     by_namespace: HashMap<String, HashSet<ProxyKey>>,
     by_label: HashMap<(String, String), HashSet<ProxyKey>>,
     by_node_id: HashMap<String, Namesakes>,
-    groups: HashSet<Arc<GroupKey>>,
+    groups: Groups,
     next_key: u64,
 }
 
@@ -100,18 +89,30 @@ impl Proxies {
 
     /// The group of a proxy: the same in memory for all that are alike.
     pub fn group(&mut self, key: ProxyKey) -> Option<&Arc<GroupKey>> {
-        let connected = self.proxies.get_mut(&key)?;
-        if !connected.is_grouped {
-            connected.is_grouped = true;
-            match self.groups.get(&connected.group) {
-                Some(group) => connected.group = group.clone(),
-                None => drop(self.groups.insert(connected.group.clone())),
-            }
-            if self.groups.len() > SPARE_GROUPS + self.proxies.len() {
-                self.groups.retain(|group| Arc::strong_count(group) > 1);
-            }
+        let proxies = self.proxies.len();
+        let Connected { group, proxy, facts, .. } = self.proxies.get_mut(&key)?;
+        Some(group.get_or_insert_with(|| self.groups.of(proxy, facts, proxies)))
+    }
+
+    /// What the group was selected for, since plugins and templates are what they are.
+    pub fn selected(&self, group: &GroupKey) -> Option<&Selected> {
+        self.groups.selected(group)
+    }
+
+    pub fn select(&mut self, group: &GroupKey, selected: Selected) {
+        self.groups.select(group, selected);
+    }
+
+    /// To be called after every change of what is selected from: plugins, their revisions, templates.
+    pub fn forget_selected(&mut self) {
+        self.groups.forget_selected();
+    }
+
+    /// To be called after every change of selectors, with the keys of labels that they ask for now.
+    pub fn ask_for(&mut self, asked: &BTreeSet<&str>) {
+        if self.groups.ask_for(asked) {
+            self.proxies.values_mut().for_each(|connected| connected.group = None);
         }
-        self.proxies.get(&key).map(|connected| &connected.group)
     }
 
     pub fn of_stream(&self, stream: StreamId) -> Option<ProxyKey> {
@@ -176,13 +177,11 @@ impl Proxies {
         for label in &proxy.labels {
             self.by_label.entry((label.0.clone(), label.1.clone())).or_default().insert(key);
         }
-        let facts = ProxyFacts::default();
         let connected = Connected {
-            group: Arc::new(GroupKey::of(&proxy, &facts)),
+            group: None,
             proxy,
             id,
-            is_grouped: false,
-            facts,
+            facts: ProxyFacts::default(),
             streams: BTreeMap::new(),
             progress: Progress::default(),
             is_starting: is_new_process,
@@ -210,9 +209,7 @@ impl Proxies {
                 self.by_node_id.remove(&connected.proxy.node_id);
             }
         }
-        if Arc::strong_count(&connected.group) == 2 && connected.is_grouped {
-            self.groups.remove(&connected.group);
-        }
+        connected.group.iter().for_each(|group| self.groups.leave(group));
         leave(&mut self.by_namespace, &connected.proxy.namespace, key);
         for (label, value) in &connected.proxy.labels {
             leave(&mut self.by_label, &(label.clone(), value.clone()), key);
@@ -252,8 +249,7 @@ impl Connected {
     /// To be called after every change of `proxy`, `facts` or what `progress` tells of them.
     pub fn regroup(&mut self) {
         self.progress.tell(&mut self.facts);
-        self.group = Arc::new(GroupKey::of(&self.proxy, &self.facts));
-        self.is_grouped = false;
+        self.group = None;
     }
 
     fn services(&self) -> Services {
@@ -264,18 +260,6 @@ impl Connected {
     pub fn serve(&self, snapshot: &Arc<Snapshot>) {
         for stream in self.streams.values() {
             stream.snapshots.send_replace(Some(snapshot.clone()));
-        }
-    }
-}
-
-impl GroupKey {
-    fn of(proxy: &Proxy, facts: &ProxyFacts) -> Self {
-        Self {
-            namespace: proxy.namespace.clone(),
-            labels: proxy.labels.clone(),
-            capabilities: proxy.capabilities,
-            version: proxy.version,
-            facts: facts.clone(),
         }
     }
 }

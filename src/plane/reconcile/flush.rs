@@ -12,7 +12,7 @@ use super::{MODULES_WITHIN, Reconciler};
 use crate::compile::{Compiled, Kind, KindKey, Run, compile_with, select};
 use crate::model::{ModuleDelivery, PluginId, Revision, TemplateId};
 use crate::modules::releases;
-use crate::plane::proxies::{GroupKey, ProxyKey};
+use crate::plane::proxies::{GroupKey, ProxyKey, Selected};
 use crate::snapshot::Part;
 
 impl Reconciler {
@@ -36,14 +36,15 @@ impl Reconciler {
         }
         // A proxy whose facts change on the way comes round again.
         while !self.touched.is_empty() {
-            let mut groups: HashMap<(*const GroupKey, bool), Vec<ProxyKey>> = HashMap::new();
+            let mut groups: HashMap<(*const GroupKey, bool), (Arc<GroupKey>, Vec<ProxyKey>)> = HashMap::new();
             for key in std::mem::take(&mut self.touched) {
-                let Some(group) = self.proxies.group(key).map(Arc::as_ptr) else { continue };
                 let is_starting = self.proxies.get(key).is_some_and(|connected| connected.is_starting);
-                groups.entry((group, is_starting)).or_default().push(key);
+                let Some(group) = self.proxies.group(key) else { continue };
+                let new = || (group.clone(), Vec::new());
+                groups.entry((Arc::as_ptr(group), is_starting)).or_insert_with(new).1.push(key);
             }
-            for ((_, is_starting), members) in groups {
-                self.flush_group(&members, is_starting, now);
+            for ((_, is_starting), (group, members)) in groups {
+                self.flush_group(&group, &members, is_starting, now);
             }
         }
         let kinds = self.kinds.len();
@@ -78,14 +79,21 @@ impl Reconciler {
             }
         }
         for plugin in self.table.let_go(&in_use) {
+            self.proxies.forget_selected();
             self.memory.keep_plugin(&plugin, &self.table.remember(&plugin));
         }
     }
 
-    fn flush_group(&mut self, members: &[ProxyKey], is_starting: bool, now: Instant) {
+    fn flush_group(&mut self, group: &GroupKey, members: &[ProxyKey], is_starting: bool, now: Instant) {
+        if let Some((key, compiled)) = self.selected(group, is_starting) {
+            for member in members.iter().filter(|_| is_starting) {
+                self.proxies.get_mut(*member).into_iter().for_each(|connected| connected.is_starting = false);
+            }
+            return self.serve(members, &key, &compiled);
+        }
         let Some(kind) = members.first().and_then(|key| self.select(*key)) else { return };
+        let absent = absent(&kind);
         if is_starting {
-            let absent = absent(&kind);
             if let Some(until) = self.waits_until(&absent).filter(|until| now < *until) {
                 self.deadlines.entry(until).or_default().extend(members);
                 return;
@@ -101,17 +109,25 @@ impl Reconciler {
                 return;
             }
         }
-        self.take_back_stand_ins(members);
         let key = kind.key();
-        let changed: Vec<_> = members
-            .iter()
-            .filter(|member| self.proxies.get(**member).is_some_and(|it| it.kind.as_ref() != Some(&key)))
-            .copied()
-            .collect();
-        if changed.is_empty() {
-            return;
-        }
         let compiled = self.compiled(&key, &kind);
+        let selected = Selected { kind: key.clone(), compiled: Arc::downgrade(&compiled), is_whole: absent.is_empty() };
+        self.proxies.select(group, selected);
+        self.serve(members, &key, &compiled);
+    }
+
+    /// What the group is served, where that is known: who comes into a fleet is not selected for anew. A starting proxy
+    /// is, where there is something that it may wait for.
+    fn selected(&self, group: &GroupKey, is_starting: bool) -> Option<(KindKey, Arc<Compiled>)> {
+        let selected = self.proxies.selected(group).filter(|selected| selected.is_whole || !is_starting)?;
+        Some((selected.kind.clone(), selected.compiled.upgrade()?))
+    }
+
+    /// Serves this to those that have something else.
+    fn serve(&mut self, members: &[ProxyKey], key: &KindKey, compiled: &Arc<Compiled>) {
+        self.take_back_stand_ins(members);
+        let is_other = |member: &&ProxyKey| self.proxies.get(**member).is_some_and(|it| it.kind.as_ref() != Some(key));
+        let changed: Vec<_> = members.iter().filter(is_other).copied().collect();
         for member in &changed {
             let Some(connected) = self.proxies.get_mut(*member) else { continue };
             let is_new = connected.kind.replace(key.clone()).is_none();
@@ -125,7 +141,9 @@ impl Reconciler {
                 self.pushes.sent(*member);
             }
         }
-        tracing::debug!(proxies = changed.len(), "snapshot published");
+        if !changed.is_empty() {
+            tracing::debug!(proxies = changed.len(), "snapshot published");
+        }
     }
 
     /// A plugin that has a revision by now, or is gone, is stood in for no longer: should it come again, these proxies

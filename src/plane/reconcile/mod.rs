@@ -20,7 +20,7 @@ use crate::plane::pushes::Pushes;
 use crate::plane::refusals::{Refusal, Refusals};
 use crate::plane::table::{PluginTable, Touched};
 use crate::rollout::Folded;
-use crate::snapshot::{ResourceType, Version};
+use crate::snapshot::{Resource, ResourceType, Version};
 use crate::sources::{Finding, Loaded, cross_check};
 use crate::xds::{Delivery, Outcome, Report};
 
@@ -127,6 +127,7 @@ impl Reconciler {
         self.together = cross_check(&loaded, &self.root_namespace);
         self.loaded = loaded;
         self.is_loaded = true;
+        self.ask_for_labels();
         (self.table.wanted(), changed)
     }
 
@@ -149,6 +150,7 @@ impl Reconciler {
         let touched = self.table.set_modules(&modules);
         self.modules = modules;
         self.touch_plugins(touched);
+        self.ask_for_labels();
         self.on_notes(notes);
     }
 
@@ -218,21 +220,10 @@ impl Reconciler {
     }
 
     fn on_delivery(&mut self, key: ProxyKey, delivery: Delivery) {
-        let Some(connected) = self.proxies.get_mut(key) else { return };
-        let is_accepted_extension =
-            delivery.outcome == Outcome::Accepted && delivery.resource.resource_type == ResourceType::ExtensionConfig;
-        if is_accepted_extension && self.proven.insert(delivery.resource.version.clone()) {
-            for part in delivery.resource.parts.iter() {
-                let (Ok(plugin), Some(revision)) = (part.owner.parse::<PluginId>(), Revision::parse(&part.revision))
-                else {
-                    continue;
-                };
-                if self.table.record_good(&plugin, revision) {
-                    self.has_spare_revisions = true;
-                    self.memory.keep_plugin(&plugin, &self.table.remember(&plugin));
-                }
-            }
+        if delivery.outcome == Outcome::Accepted && delivery.resource.resource_type == ResourceType::ExtensionConfig {
+            self.prove(&delivery.resource);
         }
+        let Some(connected) = self.proxies.get_mut(key) else { return };
         let Folded { refused, cleared, has_new_facts } = connected.progress.fold(delivery);
         if connected.progress.is_settled() {
             self.pushes.settled(key);
@@ -254,8 +245,33 @@ impl Reconciler {
         }
     }
 
+    /// Some proxy accepted this: what it is made of is good.
+    fn prove(&mut self, resource: &Resource) {
+        if !self.proven.insert(resource.version.clone()) {
+            return;
+        }
+        for part in resource.parts.iter() {
+            let (Ok(plugin), Some(revision)) = (part.owner.parse::<PluginId>(), Revision::parse(&part.revision)) else {
+                continue;
+            };
+            if self.table.record_good(&plugin, revision) {
+                self.has_spare_revisions = true;
+                self.proxies.forget_selected();
+                self.memory.keep_plugin(&plugin, &self.table.remember(&plugin));
+            }
+        }
+    }
+
+    /// Labels that no selector asks for do not tell proxies apart.
+    fn ask_for_labels(&mut self) {
+        let templates = self.loaded.templates.values().filter_map(|template| template.selector.as_ref());
+        let of_templates = templates.flat_map(|selector| selector.0.keys()).map(String::as_str);
+        self.proxies.ask_for(&self.table.labels().chain(of_templates).collect());
+    }
+
     fn touch_plugins(&mut self, touched: Vec<Touched>) {
         self.proven.clear();
+        self.proxies.forget_selected();
         for Touched { id, scopes } in touched {
             if let Some(entry) = self.table.get(&id) {
                 log_module(&id, &entry.module);

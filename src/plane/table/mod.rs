@@ -79,6 +79,14 @@ impl PluginTable {
         self.rows.values().flat_map(of).collect()
     }
 
+    /// Keys of labels that selection looks at.
+    pub fn labels(&self) -> impl Iterator<Item = &str> {
+        let specifications = self
+            .entries()
+            .flat_map(|entry| entry.running.iter().map(|running| &running.plugin).chain([&entry.desired]));
+        specifications.flat_map(|plugin| plugin.target.labels())
+    }
+
     /// Whether some plugin may still come to a module that it waits for.
     pub fn is_loading(&self) -> bool {
         self.rows.values().any(|row| matches!(row.entry.module, ModuleState::Pending) || !row.remembered.is_empty())
@@ -172,7 +180,10 @@ impl PluginTable {
             row.unproven.truncate(place);
             accepted
         };
-        if good.first().is_some_and(|newest| newest.revision == revision && newest.plugin == accepted.plugin) {
+        if good
+            .first()
+            .is_some_and(|newest| newest.revision == revision && newest.plugin == accepted.plugin)
+        {
             return false;
         }
         good.retain(|older| older.revision != revision);

@@ -66,6 +66,72 @@ async fn proxies_of_one_kind_share_one_snapshot() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn labels_that_no_selector_asks_for_do_not_tell_proxies_apart_until_one_does() {
+    let mut world = World::new();
+    world.plugin("auth", |_| {}).module("auth", Some("1")).settle();
+    let (_, one) = world.connect("one", &[("pod", "1")], false);
+    let (_, two) = world.connect("two", &[("pod", "2")], false);
+    let groups = |world: &mut World| {
+        let keys: Vec<_> = world.reconciler.proxies.iter().map(|(key, _)| key).collect();
+        let groups = keys.iter().map(|key| Arc::as_ptr(world.reconciler.proxies.group(*key).unwrap()));
+        groups.collect::<std::collections::HashSet<_>>().len()
+    };
+    assert_eq!(groups(&mut world), 1);
+
+    let only_two = || WorkloadTarget::Labels(Selector(BTreeMap::from([("pod".to_owned(), "2".to_owned())])));
+    world.plugin("log", |plugin| plugin.target = only_two()).module("log", Some("1")).settle();
+    assert_eq!((owners(&one), owners(&two)), (vec!["shop/auth".into()], vec!["shop/auth".into(), "shop/log".into()]));
+    assert_eq!(groups(&mut world), 2);
+
+    world.plugin("log", |_| {}).settle();
+    assert_eq!((groups(&mut world), owners(&one).len()), (1, 2));
+    let mut template = template();
+    template.selector = Some(Selector(BTreeMap::from([("pod".to_owned(), "1".to_owned())])));
+    world.loaded.templates.insert(template.id.clone(), Arc::new(template));
+    world.settle();
+    let has_listener = |served: &Snapshots| served.borrow().as_ref().unwrap().listeners.contains_key("in");
+    assert_eq!((groups(&mut world), has_listener(&one), has_listener(&two)), (2, true, false));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gateway_is_told_from_others_by_its_name_once_a_plugin_refers_to_one() {
+    let mut world = World::new();
+    world.plugin("auth", |_| {}).module("auth", Some("1")).settle();
+    let (_, one) = world.connect("one", &[(GATEWAY_NAME, "one")], false);
+    let (_, two) = world.connect("two", &[(GATEWAY_NAME, "two")], false);
+    let reference =
+        TargetReference { group: "gateway.networking.k8s.io".into(), kind: "Gateway".into(), name: "two".into() };
+    world.plugin("auth", |plugin| plugin.target = WorkloadTarget::References(vec![reference])).settle();
+    assert_eq!((owners(&one).len(), owners(&two).len()), (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_into_a_known_group_is_not_selected_for_until_something_changes() {
+    let mut world = World::new();
+    world.plugin("auth", |_| {}).module("auth", Some("1")).settle();
+    let is_known = |world: &mut World| {
+        let key = world.reconciler.proxies.iter().next().unwrap().0;
+        let group = world.reconciler.proxies.group(key).unwrap().clone();
+        world.reconciler.proxies.selected(&group).is_some()
+    };
+    let (first, one) = world.connect("one", &[], false);
+    assert!(is_known(&mut world));
+    let (_, two) = world.connect("two", &[], true);
+    assert!(Arc::ptr_eq(one.borrow().as_ref().unwrap(), two.borrow().as_ref().unwrap()));
+
+    // What a proxy accepts is what others may go back to.
+    world.accept_all(first, &one);
+    assert!(!is_known(&mut world));
+    let (_, three) = world.connect("three", &[], false);
+    assert!(is_known(&mut world));
+    let before = chain(&three).version.clone();
+    world.module("auth", Some("2")).settle();
+    let (_, four) = world.connect("four", &[], false);
+    assert_ne!(chain(&four).version, before);
+    assert!(Arc::ptr_eq(three.borrow().as_ref().unwrap(), four.borrow().as_ref().unwrap()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn live_proxies_that_share_a_node_id_are_told_apart() {
     let mut world = World::new();
     world.settle();
