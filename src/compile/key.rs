@@ -1,6 +1,6 @@
 //! What makes two kinds of proxy one: a hash of everything that decides what they are served.
 
-use std::fmt::Write as _;
+use std::hash::{Hash as _, Hasher};
 
 use sha2::{Digest as _, Sha256};
 
@@ -12,11 +12,10 @@ impl Kind {
     pub fn key(&self) -> KindKey {
         let mut hash = Sha256::new();
         let Self { namespace, root_namespace, capabilities, by_digest, .. } = self;
-        let mut text = format!("{namespace:?} {root_namespace:?} {capabilities:?} {by_digest:?}\n");
-        for member in &self.plugins {
-            write_member(member, &mut text);
-        }
-        hash.update(text.as_bytes());
+        hash.update(format!("{namespace:?} {root_namespace:?} {capabilities:?} {by_digest:?}\n"));
+        let mut members = Bytes::default();
+        self.plugins.iter().for_each(|member| hash_member(member, &mut members));
+        hash.update(members.0);
         for template in &self.templates {
             hash_template(template, &mut hash);
         }
@@ -24,23 +23,33 @@ impl Kind {
     }
 }
 
+/// All that is hashed. Every value of the types that are hashed here begins as no other does, or ends where it says.
+#[derive(Default)]
+struct Bytes(Vec<u8>);
+
+impl Hasher for Bytes {
+    fn write(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+
+    fn finish(&self) -> u64 {
+        unreachable!("the bytes are hashed together")
+    }
+}
+
 /// A revision covers what Envoy is given for a plugin; where it stands is beside it. The order is the list's.
-fn write_member(member: &Member, text: &mut String) {
+fn hash_member(member: &Member, bytes: &mut Bytes) {
     let plugin = &member.plugin;
-    let run = match &member.run {
-        Run::Revision(revision) => format!("revision {}", revision.revision),
-        Run::LastGood(revision, reason) => format!("last good {} {reason:?}", revision.revision),
-        Run::StandIn { reason } => format!("stand-in {reason:?}"),
-        Run::Unsupported { reason } => format!("unsupported {reason:?}"),
-        Run::TooLarge { reason } => format!("too large {reason:?}"),
-        Run::Disabled => "disabled".into(),
-        Run::Absent => "absent".into(),
-    };
-    let _ = writeln!(
-        text,
-        "{} {:?} {:?} {:?} {:?} {run}",
-        plugin.id, plugin.plugin_type, plugin.position, plugin.fail_strategy, plugin.matches,
-    );
+    (&plugin.id, plugin.plugin_type, plugin.position, plugin.fail_strategy, &plugin.matches).hash(bytes);
+    match &member.run {
+        Run::Revision(revision) => (0, revision.revision).hash(bytes),
+        Run::LastGood(revision, reason) => (1, revision.revision, reason).hash(bytes),
+        Run::StandIn { reason } => (2, reason).hash(bytes),
+        Run::Unsupported { reason } => (3, reason).hash(bytes),
+        Run::TooLarge { reason } => (4, reason).hash(bytes),
+        Run::Disabled => 5.hash(bytes),
+        Run::Absent => 6.hash(bytes),
+    }
 }
 
 fn hash_template(template: &ProxyTemplate, hash: &mut Sha256) {

@@ -10,8 +10,9 @@ pub fn by_run(a: &Plugin, b: &Plugin, namespace: &str) -> Ordering {
     let rank = |plugin: &Plugin| (plugin.position, Reverse(plugin.priority), *plugin.id.namespace != *namespace);
     // `None` is less than any time: absent is oldest.
     let kind = |plugin: &Plugin| (plugin.id.kind == PluginKind::WasmPlugin, plugin.id.kind);
-    let rest = |plugin: &Plugin| (plugin.created, plugin.id.name.clone(), kind(plugin));
-    rank(a).cmp(&rank(b)).then_with(|| rest(a).cmp(&rest(b)))
+    let age = |plugin: &Plugin| plugin.created;
+    let by_rest = || age(a).cmp(&age(b)).then_with(|| a.id.name.cmp(&b.id.name)).then_with(|| kind(a).cmp(&kind(b)));
+    rank(a).cmp(&rank(b)).then_with(by_rest)
 }
 
 /// Why `later` runs after `earlier`, in words: the first criterion of [`by_run`] that tells them apart.

@@ -122,7 +122,7 @@ pub struct TargetReference {
 }
 
 /// `match[].mode`. Absent and UNDEFINED are `ClientAndServer`: both match any listener.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum WorkloadMode {
     Client,
     Server,
@@ -131,7 +131,7 @@ pub enum WorkloadMode {
 }
 
 /// One entry of `spec.match`; entries are ORed, inside an entry mode AND ports must hold.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TrafficMatch {
     pub mode: WorkloadMode,
     /// Empty means any port.

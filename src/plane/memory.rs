@@ -3,7 +3,7 @@
 //! Read before the first stream is answered, so that a restart with a broken file, a refused edit or a dead module
 //! server takes nothing away (design, section 4).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +26,8 @@ pub struct Memory {
     sources: Keepsakes,
     plugins: Keepsakes,
     recalled: BTreeMap<PluginId, Vec<Remembered>>,
+    /// What is kept of the sources, once they were loaded.
+    kept: Option<Arc<Loaded>>,
     /// What has to be on the disk before anything is pushed.
     due: Ticket,
     /// Since when some of it is not.
@@ -41,7 +43,7 @@ impl Memory {
         let recalled = recalled.into_iter().filter_map(|(id, revisions)| Some((id.parse().ok()?, revisions))).collect();
         let last_good = texts.into_iter().map(|(path, text)| (PathBuf::from(path), Arc::from(text))).collect();
         let (due, waits_since, written) = (Ticket::default(), Instant::now(), scribe.written());
-        (Self { sources, plugins, recalled, due, waits_since, written }, last_good)
+        (Self { sources, plugins, recalled, kept: None, due, waits_since, written }, last_good)
     }
 
     /// The good revisions from before the restart.
@@ -50,17 +52,29 @@ impl Memory {
     }
 
     /// Keeps what the files say now, and forgets the files and plugins that are gone.
-    pub fn keep_sources(&mut self, loaded: &Loaded) {
-        // A path that is no text is not remembered: its file is read anew.
-        let texts: BTreeMap<_, _> =
-            loaded.last_good.iter().filter_map(|(path, text)| Some((path.to_str()?, text))).collect();
-        for (path, text) in &texts {
-            let ticket = self.sources.put(path, text);
-            self.wait_for(ticket);
+    pub fn keep_sources(&mut self, loaded: &Arc<Loaded>) {
+        let before = self.kept.replace(loaded.clone());
+        let kept = before.as_ref().map(|before| &before.last_good);
+        if let Some(kept) = kept.filter(|kept| kept.keys().eq(loaded.last_good.keys())) {
+            let both = kept.values().zip(&loaded.last_good);
+            both.filter(|(kept, (_, text))| !Arc::ptr_eq(kept, text))
+                .for_each(|(_, (path, text))| self.keep(path, text));
+        } else {
+            loaded.last_good.iter().for_each(|(path, text)| self.keep(path, text));
+            let paths: BTreeSet<_> = loaded.last_good.keys().filter_map(|path| path.to_str()).collect();
+            self.sources.retain(|path| paths.contains(path));
         }
-        self.sources.retain(|path| texts.contains_key(path));
-        let ids: std::collections::BTreeSet<_> = loaded.plugins.keys().map(ToString::to_string).collect();
-        self.plugins.retain(|id| ids.contains(id));
+        if before.is_none_or(|before| !before.plugins.keys().eq(loaded.plugins.keys())) {
+            let ids: BTreeSet<_> = loaded.plugins.keys().map(ToString::to_string).collect();
+            self.plugins.retain(|id| ids.contains(id));
+        }
+    }
+
+    /// A path that is no text is not remembered: its file is read anew.
+    fn keep(&mut self, path: &Path, text: &Arc<str>) {
+        let Some(path) = path.to_str() else { return };
+        let ticket = self.sources.put(path, text);
+        self.wait_for(ticket);
     }
 
     pub fn keep_plugin(&mut self, id: &PluginId, revisions: &[Remembered]) {

@@ -58,7 +58,7 @@ impl Reconciler {
             let told = compiled.iter().flat_map(|it| &it.problems).map(|problem| format!("{problem:?}")).collect();
             self.reported_problems = told;
         }
-        if std::mem::take(&mut self.has_spare_revisions) && self.table.has_spare() {
+        if std::mem::take(&mut self.has_spare_revisions) {
             self.let_go_of_revisions();
         }
     }
@@ -66,6 +66,10 @@ impl Reconciler {
     /// Good revisions beyond the newest stay only while a proxy runs them, or is known to have run them when it was
     /// last heard of: a refusal there must not replace what works.
     fn let_go_of_revisions(&mut self) {
+        let spare: HashSet<_> = self.table.spare().map(ToString::to_string).collect();
+        if spare.is_empty() {
+            return;
+        }
         let mut seen = HashSet::new();
         let mut in_use: HashSet<(PluginId, Revision)> = self.refusals.last_good().collect();
         for (_, connected) in self.proxies.iter() {
@@ -74,7 +78,7 @@ impl Reconciler {
                 // Almost all proxies share theirs with others.
                 if seen.insert(Arc::as_ptr(parts)) {
                     let identify = |part: &Part| Some((part.owner.parse().ok()?, Revision::parse(&part.revision)?));
-                    in_use.extend(parts.iter().filter_map(identify));
+                    in_use.extend(parts.iter().filter(|part| spare.contains(&*part.owner)).filter_map(identify));
                 }
             }
         }

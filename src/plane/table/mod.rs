@@ -130,7 +130,7 @@ impl PluginTable {
             .collect();
         for (id, plugin) in plugins {
             match self.rows.get_mut(id) {
-                Some(row) if row.entry.desired == *plugin => {}
+                Some(row) if is_same_plugin(&row.entry.desired, plugin) => {}
                 Some(row) => {
                     let before = row.entry.scopes();
                     row.entry.desired = plugin.clone();
@@ -182,7 +182,7 @@ impl PluginTable {
         };
         if good
             .first()
-            .is_some_and(|newest| newest.revision == revision && newest.plugin == accepted.plugin)
+            .is_some_and(|newest| newest.revision == revision && is_same_plugin(&newest.plugin, &accepted.plugin))
         {
             return false;
         }
@@ -192,9 +192,9 @@ impl PluginTable {
         true
     }
 
-    /// Whether some plugin has more good revisions than are kept whoever runs them.
-    pub fn has_spare(&self) -> bool {
-        self.rows.values().any(|row| row.entry.good.len() > GOOD_REVISIONS)
+    /// Plugins that have more good revisions than are kept whoever runs them.
+    pub fn spare(&self) -> impl Iterator<Item = &PluginId> {
+        self.rows.iter().filter(|(_, row)| row.entry.good.len() > GOOD_REVISIONS).map(|(id, _)| id)
     }
 
     /// Lets go of older good revisions that are not in use; returns the plugins that had some.
@@ -312,6 +312,11 @@ fn is_made_of(revision: &PluginRevision, plugin: &Arc<Plugin>, code: &Code) -> b
         _ => false,
     };
     is_same_code && Arc::ptr_eq(&revision.plugin, plugin)
+}
+
+/// Equal ones are nearly always the very same, and the others are long.
+fn is_same_plugin(one: &Arc<Plugin>, other: &Arc<Plugin>) -> bool {
+    Arc::ptr_eq(one, other) || one == other
 }
 
 fn is_same_state(one: &ModuleState, other: &ModuleState) -> bool {
