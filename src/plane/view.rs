@@ -133,7 +133,7 @@ impl Reconciler {
                 .collect(),
             errors: connected.progress.errors(),
             module_delivery: view_delivery(connected.facts.delivery).into(),
-            module_delivery_reason: connected.why_inline.into(),
+            module_delivery_reason: connected.delivery_reason.into(),
         }
     }
 

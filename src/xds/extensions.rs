@@ -197,7 +197,7 @@ impl TypeState {
     }
 
     /// The accepted content of an ECDS name, where it is known.
-    fn content(&self, name: &str) -> Option<&Arc<Resource>> {
+    pub(super) fn content(&self, name: &str) -> Option<&Arc<Resource>> {
         self.held.get(name)?.accepted.as_ref()?.resource.as_ref()
     }
 

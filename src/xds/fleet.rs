@@ -39,6 +39,8 @@ pub enum Report {
     Delivered(StreamId, Delivery),
     /// Modules travel inline from now on, for the life of this client, and why.
     FellBack(StreamId, &'static str),
+    /// Why a module cannot be fetched that does not fit inline; empty where it can be again. What the client runs goes on.
+    Stuck(StreamId, &'static str),
     Gone(StreamId),
 }
 
@@ -63,6 +65,11 @@ impl Connection {
     pub fn fell_back(&self, reason: &'static str) {
         // As below.
         let _ = self.reports.send(Report::FellBack(self.id, reason));
+    }
+
+    pub fn stuck(&self, reason: &'static str) {
+        // As below.
+        let _ = self.reports.send(Report::Stuck(self.id, reason));
     }
 
     pub fn deliver(&self, delivery: Delivery) {

@@ -63,6 +63,8 @@ pub struct Reaction {
     pub unanswered: Vec<String>,
     /// Why modules travel inline from now on, where that has just turned out.
     pub fell_back: Option<&'static str>,
+    /// Why a module cannot be fetched that has to be, where that has just turned out; empty where it can be again.
+    pub stuck: Option<&'static str>,
     /// When to ask again although nothing happened.
     pub wake_at: Option<Instant>,
 }

@@ -24,6 +24,11 @@ const AGAIN: [Duration; 5] = [
     Duration::from_secs(2),
 ];
 
+/// Attempts beyond that, where falling back would take away what the client runs: each waits twice as long as the one
+/// before, up to the last.
+const STUCK_FIRST: Duration = Duration::from_secs(10);
+const STUCK_LAST: Duration = Duration::from_secs(300);
+
 /// Envoy has the last bytes of a fetch a moment after they were sent.
 const AFTER_FETCH: Duration = Duration::from_millis(20);
 
@@ -54,6 +59,8 @@ pub(super) struct Staging {
     /// Since when the client could have asked for the name.
     unasked_since: Option<Instant>,
     has_fallen_back: bool,
+    /// Why a module that waits cannot be fetched, as it was last reported; empty where nothing is wrong.
+    stuck: &'static str,
 }
 
 /// A module on its way into the client's code cache.
@@ -64,6 +71,8 @@ struct Fetch {
     refusals: usize,
     /// What had been fetched when the last attempt was sent.
     before: Transfer,
+    /// Why it would have been given up, were there a way without it.
+    stuck: Option<&'static str>,
 }
 
 impl Staging {
@@ -110,7 +119,7 @@ impl Staging {
         if let Some(fetch) = self.fetches.get_mut(&attempt.digest) {
             // Its fetch may be over by now.
             let is_fetched = transfer.whole > fetch.before.whole;
-            fetch.next = now + if is_fetched { AFTER_FETCH } else { AGAIN[fetch.refusals.min(AGAIN.len() - 1)] };
+            fetch.next = now + if is_fetched { AFTER_FETCH } else { pace(fetch.refusals) };
             fetch.refusals += 1;
         }
     }
@@ -118,6 +127,15 @@ impl Staging {
     fn transfer(&self, digest: &Digest) -> Transfer {
         self.transfers.get(digest).copied().unwrap_or_default()
     }
+}
+
+/// How long to wait for the next attempt after that many refusals.
+fn pace(refusals: usize) -> Duration {
+    let beyond = |refusals: usize| {
+        let doublings = u32::try_from(refusals - AGAIN.len()).unwrap_or(u32::MAX);
+        STUCK_FIRST.saturating_mul(2u32.saturating_pow(doublings)).min(STUCK_LAST)
+    };
+    AGAIN.get(refusals).copied().unwrap_or_else(|| beyond(refusals))
 }
 
 /// What becomes of a module whose next attempt is due.
@@ -246,7 +264,7 @@ impl Session {
         self.staging.fetches.retain(|digest, _| wanted.contains(digest));
         for digest in wanted {
             let before = self.staging.transfer(&digest);
-            self.staging.fetches.entry(digest).or_insert(Fetch { next: now, refusals: 0, before });
+            self.staging.fetches.entry(digest).or_insert(Fetch { next: now, refusals: 0, before, stuck: None });
         }
         if !self.staging.fetches.is_empty() {
             self.unsettled.insert(ResourceType::ExtensionConfig);
@@ -258,7 +276,16 @@ impl Session {
                 self.staging.showing = None;
             }
         }
+        self.report_stuck(reaction);
         self.staging.showing.as_ref().map(|(_, resource)| resource.clone())
+    }
+
+    /// Says once why what waits cannot be fetched, and once that it can.
+    fn report_stuck(&mut self, reaction: &mut Reaction) {
+        let stuck = self.staging.fetches.values().find_map(|fetch| fetch.stuck).unwrap_or_default();
+        if std::mem::replace(&mut self.staging.stuck, stuck) != stuck {
+            reaction.stuck = Some(stuck);
+        }
     }
 
     /// Goes on with the modules whose time has come.
@@ -275,7 +302,13 @@ impl Session {
                 reaction.wake(fetch.next);
                 return;
             }
-            match fetch.verdict(transfer) {
+            let verdict = fetch.verdict(transfer);
+            let stuck = match verdict {
+                Verdict::FallBack(reason) if self.loses_inline(snapshot) => Some(reason),
+                Verdict::FallBack(reason) => return self.fall_back(reason, now, reaction),
+                _ => None,
+            };
+            match verdict {
                 Verdict::Wait => {}
                 Verdict::Held => {
                     self.staging.held.insert(digest, now);
@@ -283,8 +316,7 @@ impl Session {
                     // What waits for it can go.
                     reaction.wake(now);
                 }
-                Verdict::FallBack(reason) => return self.fall_back(reason, now, reaction),
-                Verdict::Attempt => {
+                Verdict::Attempt | Verdict::FallBack(_) => {
                     self.staging.attempts += 1;
                     let attempt = Attempt { digest, token: self.staging.token, number: self.staging.attempts };
                     let Some(resource) = snapshot.extensions.staged(&attempt) else {
@@ -294,7 +326,7 @@ impl Session {
                         continue;
                     };
                     if let Some(fetch) = self.staging.fetches.get_mut(&digest) {
-                        fetch.before = transfer;
+                        (fetch.before, fetch.stuck) = (transfer, stuck);
                     }
                     self.staging.showing = Some((attempt, resource));
                     return;
@@ -308,6 +340,20 @@ impl Session {
         self.staging = Staging { has_fallen_back: true, ..Staging::default() };
         reaction.fell_back = Some(reason);
         reaction.wake(now);
+    }
+
+    /// Whether some plugin that the client runs has no room in its chain once all modules are inside: then it goes on with
+    /// what it has until they can be fetched.
+    fn loses_inline(&self, snapshot: &Snapshot) -> bool {
+        let state = &self.types[&ResourceType::ExtensionConfig];
+        let loses = |name: &String| {
+            let Some(Extension::Known(content)) = snapshot.extensions.resolve(name) else { return false };
+            let Some(inline) = snapshot.extensions.inline(name) else { return false };
+            let has = |resource: &Resource, owner: &str| resource.parts.iter().any(|part| &*part.owner == owner);
+            let runs = |owner: &str| state.content(name).is_none_or(|content| has(content, owner));
+            content.parts.iter().any(|part| !has(&inline, &part.owner) && runs(&part.owner))
+        };
+        state.subscription.names.iter().any(|name| state.has_accepted(name) && loses(name))
     }
 
     /// Whether a refusal now would open a listener that waits for its configuration, with its default (rule 11).

@@ -308,6 +308,12 @@ impl<R: DiscoveryMessage> DiscoveryStream<R> {
             tracing::warn!(node = client.node_id, reason, "modules travel inline");
             client.connection.fell_back(reason);
         }
+        if let Some(reason) = reaction.stuck {
+            if !reason.is_empty() {
+                tracing::warn!(node = client.node_id, reason, "a change waits for a module that does not fit inline");
+            }
+            client.connection.stuck(reason);
+        }
         for delivery in reaction.deliveries {
             match delivery.outcome {
                 Outcome::Accepted => self.shared.metrics.acknowledged(delivery.resource.resource_type),

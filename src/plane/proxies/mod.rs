@@ -54,8 +54,8 @@ pub struct Connected {
     pub is_starting: bool,
     /// What it is served now.
     pub kind: Option<KindKey>,
-    /// Why modules travel inline, where they do.
-    pub why_inline: &'static str,
+    /// Why modules travel inline, where they do, or why one that waits cannot be fetched.
+    pub delivery_reason: &'static str,
     /// That of `proxy` and `facts`; absent until it is looked for.
     group: Option<Arc<GroupKey>>,
     peer: Option<IpAddr>,
@@ -186,7 +186,7 @@ impl Proxies {
             progress: Progress::default(),
             is_starting: is_new_process,
             kind: None,
-            why_inline: "",
+            delivery_reason: "",
             peer,
             number,
         };

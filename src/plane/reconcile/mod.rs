@@ -183,7 +183,7 @@ impl Reconciler {
         }
         let (delivery, why_inline) = self.deliveries.choose(&proxy, service, peer);
         connected.facts.delivery = delivery;
-        connected.why_inline = why_inline;
+        connected.delivery_reason = why_inline;
         connected.regroup();
         // A further stream of a known proxy gets what the others have.
         if let Some(compiled) = connected.progress.expected().filter(|_| connected.kind.is_some()) {
@@ -207,9 +207,15 @@ impl Reconciler {
                 let Some(connected) = self.proxies.get_mut(key) else { return };
                 self.deliveries.fell_back(&connected.proxy, reason);
                 connected.facts.delivery = ModuleDelivery::Inline;
-                connected.why_inline = reason;
+                connected.delivery_reason = reason;
                 connected.regroup();
                 self.touched.insert(key);
+            }
+            Report::Stuck(stream, reason) => {
+                let connected = self.proxies.of_stream(stream).and_then(|key| self.proxies.get_mut(key));
+                if let Some(connected) = connected.filter(|it| it.facts.delivery == ModuleDelivery::Digest) {
+                    connected.delivery_reason = reason;
+                }
             }
             Report::Delivered(stream, delivery) => {
                 if let Some(key) = self.proxies.of_stream(stream) {

@@ -21,6 +21,7 @@ pub struct Client {
     /// ECDS names that were reported as silence.
     pub unanswered: Vec<String>,
     pub fell_back: Option<&'static str>,
+    pub stuck: &'static str,
     protocol: Protocol,
     proofs: Arc<Proofs>,
     snapshot: Option<Snapshot>,
@@ -56,6 +57,7 @@ impl Client {
             responses: 0,
             unanswered: Vec::new(),
             fell_back: None,
+            stuck: "",
             protocol,
             proofs,
             snapshot: None,
@@ -266,6 +268,7 @@ impl Client {
 
     fn take(&mut self, reaction: Reaction) {
         self.fell_back = self.fell_back.or(reaction.fell_back);
+        self.stuck = reaction.stuck.unwrap_or(self.stuck);
         self.unanswered.extend(reaction.unanswered.iter().cloned());
         for delivery in &reaction.deliveries {
             let answer = match &delivery.outcome {

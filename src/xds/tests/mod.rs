@@ -79,7 +79,8 @@ impl Resource {
     }
 }
 
-/// Knows some names; lets everything pass for the others, but is silent for those that begin with `foreign`.
+/// Knows some names; lets everything pass for the others, but is silent for those that begin with `foreign`. Inline there
+/// is no room for plugins that begin with `large`.
 #[derive(Debug)]
 struct Names(BTreeMap<String, Arc<Resource>>);
 
@@ -97,8 +98,11 @@ impl Extensions for Names {
 
     fn inline(&self, name: &str) -> Option<Arc<Resource>> {
         let known = self.0.get(name)?;
-        let mut inline = resource(ExtensionConfig, name, known.version.as_str());
-        inline.parts = known.parts.clone();
+        let fits = |part: &&Part| !part.owner.starts_with("large");
+        let parts: Vec<_> = known.parts.iter().filter(fits).cloned().collect();
+        let left_out = if parts.len() < known.parts.len() { " without the large" } else { "" };
+        let mut inline = resource(ExtensionConfig, name, &format!("{}{left_out}", known.version));
+        inline.parts = parts.into();
         Some(Arc::new(inline))
     }
 

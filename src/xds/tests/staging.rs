@@ -195,6 +195,34 @@ fn a_proxy_whose_fetch_never_comes_gets_its_module_inline_within_ten_seconds() {
 }
 
 #[test]
+fn a_plugin_too_large_to_travel_inline_goes_on_while_the_module_server_is_out_of_reach() {
+    for protocol in BOTH {
+        let mut envoy = Envoy::settled(protocol);
+        let publish = |envoy: &mut Envoy, chain: Resource| {
+            envoy.client.publish(snapshot([listener("l", "1").using(ExtensionConfig, "p"), chain]));
+        };
+        publish(&mut envoy, chain("p", "2", &["large"]).fetching(&["one"]));
+        envoy.play();
+        envoy.wait(MOMENT);
+        envoy.has_server = false;
+        publish(&mut envoy, chain("p", "3", &["large", "new"]).fetching(&["one", "two"]));
+        envoy.play();
+        for _ in 0..60 {
+            let received = envoy.wait(Duration::from_secs(1));
+            assert!(received.iter().all(|it| it.contains(STAGING) || it == "ecds"), "{protocol:?} {received:?}");
+        }
+        assert!(envoy.client.stuck.starts_with("the proxy did not ask"), "{}", envoy.client.stuck);
+        envoy.has_server = true;
+        let mut received = Vec::new();
+        for _ in 0..60 {
+            received.extend(envoy.wait(Duration::from_secs(1)));
+        }
+        assert!(received.contains(&"ecds p@3*".to_owned()), "{protocol:?} {received:?}");
+        assert_eq!((envoy.client.fell_back, envoy.client.stuck), (None, ""));
+    }
+}
+
+#[test]
 fn a_module_that_another_replica_served_is_held_all_the_same() {
     for protocol in BOTH {
         let mut envoy = Envoy::settled(protocol);

@@ -109,6 +109,7 @@ impl Plane {
                 format!("{}@{} {:?}", delivery.resource.name, delivery.resource.version, delivery.outcome)
             }
             Report::FellBack(_, reason) => format!("inline: {reason}"),
+            Report::Stuck(_, reason) => format!("stuck: {reason}"),
             Report::Gone(_) => "gone".into(),
         }
     }
