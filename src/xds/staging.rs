@@ -29,8 +29,19 @@ const AGAIN: [Duration; 5] = [
 const STUCK_FIRST: Duration = Duration::from_secs(10);
 const STUCK_LAST: Duration = Duration::from_secs(300);
 
-/// Envoy has the last bytes of a fetch a moment after they were sent.
+/// Mostly, Envoy has the last bytes of a fetch a moment after they were sent: that is tried once.
 const AFTER_FETCH: Duration = Duration::from_millis(20);
+
+/// Attempts after that. What was handed to the kernel, or to a server in front, may be on its way for long, and each
+/// refusal meanwhile makes the Envoy fetch the module once more.
+const ON_ITS_WAY: [Duration; 6] = [
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(4),
+    Duration::from_secs(8),
+    Duration::from_secs(16),
+    Duration::from_secs(32),
+];
 
 /// Envoy's code cache forgets what was not used for 24 h.
 const HELD_FOR: Duration = Duration::from_secs(12 * 3600);
@@ -68,9 +79,14 @@ pub(super) struct Staging {
 struct Fetch {
     /// When the next attempt is due.
     next: Instant,
+    /// Of the attempts so far; once one was answered, of those after it.
     refusals: usize,
+    /// What had been fetched when this began.
+    since: Transfer,
     /// What had been fetched when the last attempt was sent.
     before: Transfer,
+    /// An attempt was sent right after a fetch was answered.
+    has_hurried: bool,
     /// Why it would have been given up, were there a way without it.
     stuck: Option<&'static str>,
 }
@@ -118,8 +134,7 @@ impl Staging {
         let transfer = self.transfer(&attempt.digest);
         if let Some(fetch) = self.fetches.get_mut(&attempt.digest) {
             // Its fetch may be over by now.
-            let is_fetched = transfer.whole > fetch.before.whole;
-            fetch.next = now + if is_fetched { AFTER_FETCH } else { pace(fetch.refusals) };
+            fetch.next = now + if fetch.may_hurry(transfer) { AFTER_FETCH } else { fetch.delay() };
             fetch.refusals += 1;
         }
     }
@@ -127,15 +142,6 @@ impl Staging {
     fn transfer(&self, digest: &Digest) -> Transfer {
         self.transfers.get(digest).copied().unwrap_or_default()
     }
-}
-
-/// How long to wait for the next attempt after that many refusals.
-fn pace(refusals: usize) -> Duration {
-    let beyond = |refusals: usize| {
-        let doublings = u32::try_from(refusals - AGAIN.len()).unwrap_or(u32::MAX);
-        STUCK_FIRST.saturating_mul(2u32.saturating_pow(doublings)).min(STUCK_LAST)
-    };
-    AGAIN.get(refusals).copied().unwrap_or_else(|| beyond(refusals))
 }
 
 /// What becomes of a module whose next attempt is due.
@@ -150,6 +156,36 @@ enum Verdict {
 }
 
 impl Fetch {
+    fn new(now: Instant, since: Transfer) -> Self {
+        Self { next: now, refusals: 0, since, before: since, has_hurried: false, stuck: None }
+    }
+
+    /// Whether it was answered, and nothing was tried since.
+    fn may_hurry(&self, transfer: Transfer) -> bool {
+        transfer.whole > self.since.whole && !self.has_hurried
+    }
+
+    fn pace(&self) -> &'static [Duration] {
+        if self.has_hurried { &ON_ITS_WAY } else { &AGAIN }
+    }
+
+    /// How long to wait after the next refusal.
+    fn delay(&self) -> Duration {
+        let beyond = || {
+            let doublings = u32::try_from(self.refusals - self.pace().len()).unwrap_or(u32::MAX);
+            STUCK_FIRST.saturating_mul(2u32.saturating_pow(doublings)).min(STUCK_LAST)
+        };
+        self.pace().get(self.refusals).copied().unwrap_or_else(beyond)
+    }
+
+    /// An attempt is sent.
+    fn tried(&mut self, transfer: Transfer, stuck: Option<&'static str>) {
+        if self.may_hurry(transfer) {
+            (self.has_hurried, self.refusals) = (true, 0);
+        }
+        (self.before, self.stuck) = (transfer, stuck);
+    }
+
     fn verdict(&self, transfer: Transfer) -> Verdict {
         if transfer.running > 0 {
             return Verdict::Wait;
@@ -157,8 +193,12 @@ impl Fetch {
         let has_asked_since = transfer.began > self.before.began;
         match self.refusals {
             0 => Verdict::Attempt,
-            _ if transfer.whole > 0 && !has_asked_since => Verdict::Held,
-            tries if tries < AGAIN.len() => Verdict::Attempt,
+            _ if self.may_hurry(transfer) => Verdict::Attempt,
+            // One refusal right after a fetch may come of bytes that are on their way, and the next fetch be another
+            // replica's.
+            2.. if self.has_hurried && !has_asked_since => Verdict::Held,
+            _ if transfer.whole > 0 && !self.has_hurried && !has_asked_since => Verdict::Held,
+            tries if tries < self.pace().len() => Verdict::Attempt,
             _ if transfer.began == 0 => Verdict::FallBack(
                 "the proxy did not ask the module server: it is out of reach, or --modules-url is not where it is",
             ),
@@ -172,10 +212,8 @@ impl Session {
     /// The module server has heard from this client.
     pub fn on_transfers(&mut self, transfers: Transfers, snapshot: Option<&Snapshot>, now: Instant) -> Reaction {
         for (digest, fetch) in &mut self.staging.fetches {
-            let (before, after) = (self.staging.transfers.get(digest), transfers.get(digest));
-            let whole = |transfer: Option<&Transfer>| transfer.map_or(0, |transfer| transfer.whole);
-            if whole(after) > whole(before) {
-                fetch.next = now + AFTER_FETCH;
+            if transfers.get(digest).is_some_and(|transfer| fetch.may_hurry(*transfer)) {
+                fetch.next = fetch.next.min(now + AFTER_FETCH);
             }
         }
         self.staging.transfers = transfers;
@@ -263,8 +301,8 @@ impl Session {
         wanted.extend(self.staging.owed.iter().copied());
         self.staging.fetches.retain(|digest, _| wanted.contains(digest));
         for digest in wanted {
-            let before = self.staging.transfer(&digest);
-            self.staging.fetches.entry(digest).or_insert(Fetch { next: now, refusals: 0, before, stuck: None });
+            let since = self.staging.transfer(&digest);
+            self.staging.fetches.entry(digest).or_insert(Fetch::new(now, since));
         }
         if !self.staging.fetches.is_empty() {
             self.unsettled.insert(ResourceType::ExtensionConfig);
@@ -326,7 +364,7 @@ impl Session {
                         continue;
                     };
                     if let Some(fetch) = self.staging.fetches.get_mut(&digest) {
-                        (fetch.before, fetch.stuck) = (transfer, stuck);
+                        fetch.tried(transfer, stuck);
                     }
                     self.staging.showing = Some((attempt, resource));
                     return;

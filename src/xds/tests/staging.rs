@@ -18,6 +18,8 @@ struct Envoy {
     transfers: BTreeMap<Digest, Transfer>,
     /// Its requests reach the module server.
     has_server: bool,
+    /// What the module server has sent is on its way for long.
+    is_far: bool,
     /// Modules whose plugin says no to its configuration.
     faulty: BTreeSet<String>,
     /// ECDS names that its listeners make it ask for.
@@ -36,6 +38,7 @@ impl Envoy {
             cache: BTreeSet::new(),
             transfers: BTreeMap::new(),
             has_server: true,
+            is_far: false,
             faulty: BTreeSet::new(),
             asks_for: Vec::new(),
         }
@@ -97,7 +100,7 @@ impl Envoy {
             return self.client.ack();
         }
         self.client.nack("Unable to create Wasm plugin p");
-        if self.has_server && self.cache.insert(digest.clone()) {
+        if self.has_server && (self.is_far || self.cache.insert(digest.clone())) {
             self.answer(digest);
         }
     }
@@ -248,6 +251,37 @@ fn a_transfer_that_takes_long_is_waited_for() {
     envoy.cache.insert(short("one"));
     envoy.client.fetches(Arc::new(BTreeMap::from([(digest, Transfer { began: 1, running: 0, whole: 1 })])));
     assert_eq!(envoy.wait(MOMENT)[1], "ecds p@2*");
+}
+
+#[test]
+fn a_module_on_a_slow_line_is_waited_for_and_is_not_sent_again_and_again() {
+    for protocol in BOTH {
+        let mut envoy = Envoy::settled(protocol);
+        envoy.is_far = true;
+        envoy.edit("2", &["one"]);
+        envoy.play();
+        for _ in 0..200 {
+            envoy.wait(Duration::from_millis(100));
+        }
+        let Transfer { began, .. } = envoy.transfers[&Digest::of(b"one")];
+        assert!((envoy.client.fell_back, began <= 6) == (None, true), "{:?} {began}", envoy.client.fell_back);
+        envoy.cache.insert(short("one"));
+        let received: Vec<_> = (0..20).flat_map(|_| envoy.wait(Duration::from_secs(1))).collect();
+        assert!(received.contains(&"ecds p@2*".to_owned()), "{protocol:?} {received:?}");
+    }
+}
+
+#[test]
+fn a_module_that_is_never_kept_travels_inline_in_the_end() {
+    for protocol in BOTH {
+        let mut envoy = Envoy::settled(protocol);
+        envoy.is_far = true;
+        envoy.edit("2", &["one"]);
+        envoy.play();
+        let received: Vec<_> = (0..120).flat_map(|_| envoy.wait(Duration::from_secs(1))).collect();
+        assert_eq!(received.last(), Some(&"ecds p@2".to_owned()), "{protocol:?}");
+        assert!(envoy.client.fell_back.is_some_and(|reason| reason.contains("did not keep it")));
+    }
 }
 
 #[test]
