@@ -56,8 +56,10 @@ const ASKS_WITHIN: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(super) struct Staging {
     token: u64,
-    /// Modules that the client has shown to hold, and when.
-    held: BTreeMap<Digest, Instant>,
+    /// Modules that the client has shown to hold.
+    held: BTreeMap<Digest, Proof>,
+    /// Modules of what was refused and is sent once more. The next proof counts, however weak.
+    doubted: BTreeSet<Digest>,
     fetches: BTreeMap<Digest, Fetch>,
     /// What the name holds, or is about to: it stays until the traffic's filter has taken the VM over.
     showing: Option<(Attempt, Arc<Resource>)>,
@@ -74,6 +76,14 @@ pub(super) struct Staging {
     stuck: &'static str,
 }
 
+/// How it is known that the client holds a module.
+#[derive(Clone, Copy, Debug)]
+struct Proof {
+    since: Instant,
+    /// It was accepted, or fetched and then refused without a fetch.
+    is_strong: bool,
+}
+
 /// A module on its way into the client's code cache.
 #[derive(Clone, Copy, Debug)]
 struct Fetch {
@@ -83,6 +93,8 @@ struct Fetch {
     refusals: usize,
     /// What had been fetched when this began.
     since: Transfer,
+    /// The client has held it before, and may hold it yet.
+    was_held: bool,
     /// What had been fetched when the last attempt was sent.
     before: Transfer,
     /// An attempt was sent right after a fetch was answered.
@@ -98,7 +110,7 @@ impl Staging {
     }
 
     fn holds(&self, digest: &Digest, now: Instant) -> bool {
-        self.held.get(digest).is_some_and(|since| now < *since + HELD_FOR)
+        self.held.get(digest).is_some_and(|proof| now < proof.since + HELD_FOR)
     }
 
     pub fn holds_all(&self, resource: &Resource, now: Instant) -> bool {
@@ -108,12 +120,21 @@ impl Staging {
     /// Whether a refusal of this resource may come from a module that the code cache has lost. What is known of it is
     /// then forgotten.
     pub fn doubts(&mut self, resource: &Resource, now: Instant) -> bool {
-        let is_certain = |digest: &Digest| self.held.get(digest).is_some_and(|since| now < *since + CERTAIN_FOR);
+        let is_certain = |digest: &Digest| {
+            self.held.get(digest).is_some_and(|proof| proof.is_strong && now < proof.since + CERTAIN_FOR)
+        };
         let is_in_doubt = !resource.fetched.iter().all(is_certain);
         if is_in_doubt {
             self.held.retain(|digest, _| !resource.fetched.contains(digest));
+            self.doubted.extend(resource.fetched.iter().copied());
         }
         is_in_doubt
+    }
+
+    fn prove(&mut self, digest: Digest, is_strong: bool, now: Instant) {
+        let is_strong = self.doubted.remove(&digest) || is_strong;
+        self.held.insert(digest, Proof { since: now, is_strong });
+        self.fetches.remove(&digest);
     }
 
     pub fn holds_listeners(&self) -> bool {
@@ -123,8 +144,7 @@ impl Staging {
     /// The client has accepted a resource of this version under the name.
     fn accepted(&mut self, version: &Version, now: Instant) {
         if let Some((attempt, _)) = self.showing.as_ref().filter(|(_, resource)| resource.version == *version) {
-            self.held.insert(attempt.digest, now);
-            self.fetches.remove(&attempt.digest);
+            self.prove(attempt.digest, true, now);
         }
     }
 
@@ -151,13 +171,20 @@ enum Verdict {
     Attempt,
     /// The client has it: it refused without fetching, so that the refusal is the plugin's own. The traffic's name will
     /// tell, where it is blamed on the plugin.
-    Held,
+    Held {
+        is_certain: bool,
+    },
     FallBack(&'static str),
 }
 
 impl Fetch {
-    fn new(now: Instant, since: Transfer) -> Self {
-        Self { next: now, refusals: 0, since, before: since, has_hurried: false, stuck: None }
+    fn new(now: Instant, since: Transfer, was_held: bool) -> Self {
+        let was_held = was_held || since.whole > 0;
+        Self { next: now, refusals: 0, since, was_held, before: since, has_hurried: false, stuck: None }
+    }
+
+    fn has_asked(&self, transfer: Transfer) -> bool {
+        transfer.began > self.since.began
     }
 
     /// Whether it was answered, and nothing was tried since.
@@ -196,13 +223,14 @@ impl Fetch {
             _ if self.may_hurry(transfer) => Verdict::Attempt,
             // One refusal right after a fetch may come of bytes that are on their way, and the next fetch be another
             // replica's.
-            2.. if self.has_hurried && !has_asked_since => Verdict::Held,
-            _ if transfer.whole > 0 && !self.has_hurried && !has_asked_since => Verdict::Held,
+            2.. if self.has_hurried && !has_asked_since => Verdict::Held { is_certain: true },
             tries if tries < self.pace().len() => Verdict::Attempt,
-            _ if transfer.began == 0 => Verdict::FallBack(
+            // Another replica may have answered all of them.
+            _ if self.was_held && !self.has_asked(transfer) => Verdict::Held { is_certain: false },
+            _ if !self.has_asked(transfer) => Verdict::FallBack(
                 "the proxy did not ask the module server: it is out of reach, or --modules-url is not where it is",
             ),
-            _ if transfer.whole == 0 => Verdict::FallBack("the proxy could not fetch a module to its end"),
+            _ if !self.has_hurried => Verdict::FallBack("the proxy could not fetch a module to its end"),
             _ => Verdict::FallBack("the proxy fetched a module and did not keep it in its code cache"),
         }
     }
@@ -300,9 +328,11 @@ impl Session {
         wanted.extend(for_listeners);
         wanted.extend(self.staging.owed.iter().copied());
         self.staging.fetches.retain(|digest, _| wanted.contains(digest));
+        self.staging.doubted.retain(|digest| wanted.contains(digest));
         for digest in wanted {
             let since = self.staging.transfer(&digest);
-            self.staging.fetches.entry(digest).or_insert(Fetch::new(now, since));
+            let was_held = self.staging.held.contains_key(&digest) || self.staging.doubted.contains(&digest);
+            self.staging.fetches.entry(digest).or_insert(Fetch::new(now, since, was_held));
         }
         if !self.staging.fetches.is_empty() {
             self.unsettled.insert(ResourceType::ExtensionConfig);
@@ -348,9 +378,8 @@ impl Session {
             };
             match verdict {
                 Verdict::Wait => {}
-                Verdict::Held => {
-                    self.staging.held.insert(digest, now);
-                    self.staging.fetches.remove(&digest);
+                Verdict::Held { is_certain } => {
+                    self.staging.prove(digest, is_certain, now);
                     // What waits for it can go.
                     reaction.wake(now);
                 }

@@ -284,6 +284,60 @@ fn a_module_that_is_never_kept_travels_inline_in_the_end() {
     }
 }
 
+/// Runs `p@2*`, whose module it has shown to hold half a day ago.
+fn half_a_day_later(protocol: Protocol) -> Envoy {
+    let mut envoy = Envoy::settled(protocol);
+    envoy.edit("2", &["one"]);
+    envoy.play();
+    envoy.wait(MOMENT);
+    envoy.client.reported();
+    envoy.client.wait(Duration::from_secs(13 * 3600));
+    envoy
+}
+
+#[test]
+fn a_good_edit_after_half_a_day_is_not_refused_as_another_replica_serves_its_module() {
+    for protocol in BOTH {
+        let mut envoy = half_a_day_later(protocol);
+        envoy.cache.clear();
+        envoy.has_server = false;
+        envoy.edit("3", &["one"]);
+        // A module in the traffic's way that is not held fails the test.
+        envoy.play();
+        envoy.wait(Duration::from_secs(2));
+        envoy.cache.insert(short("one"));
+        let received: Vec<_> = (0..10).flat_map(|_| envoy.wait(Duration::from_secs(1))).collect();
+        assert!(received.contains(&"ecds p@3*".to_owned()), "{protocol:?} {received:?}");
+        assert_eq!((envoy.client.fell_back, envoy.client.reported()), (None, vec!["p@3".to_owned()]));
+    }
+}
+
+#[test]
+fn a_bad_edit_after_half_a_day_is_refused_when_it_was_tried_twice() {
+    for protocol in BOTH {
+        let Envoy { mut client, .. } = half_a_day_later(protocol);
+        let p = plugin("p", "3").fetching(&["one"]).with_stand_in();
+        client.publish(snapshot([listener("l", "1").using(ExtensionConfig, "p"), p]));
+        for _ in 0..60 {
+            while let Some(response) = client.inbox.front() {
+                let is_bad = |it: &Arc<Resource>| it.version.as_str() == "3" || it.version.as_str().contains('#');
+                match response.resources.iter().any(is_bad) {
+                    // It is held, so that nothing is fetched.
+                    true => client.nack("no"),
+                    false => client.ack(),
+                }
+            }
+            client.wait(Duration::from_secs(1));
+        }
+        let received = client.received();
+        let traffic: Vec<_> = received.iter().filter(|it| !it.contains(STAGING) && *it != "ecds").collect();
+        assert_eq!(traffic, ["ecds p@3*", "ecds p@2*", "ecds p@3*", "ecds p@2*"], "{protocol:?}: {received:?}");
+        let reported = client.reported();
+        assert_eq!(reported.iter().filter(|it| *it == "p@3: no").count(), 1, "{reported:?}");
+        assert_eq!(client.fell_back, None);
+    }
+}
+
 #[test]
 fn a_plugin_that_says_no_is_refused_under_the_traffics_name_and_once() {
     for protocol in BOTH {
