@@ -66,8 +66,11 @@ impl Session {
         let waits_for_join = |resource: &Arc<Resource>| state.joins(resource, &target).next().is_some();
         // Parts that change places in a ring have no order that keeps them all: one resource keeps what leaves it until
         // that has joined elsewhere. Where it cannot, all go at once.
-        let is_ring = state.in_flight.is_empty() && due.iter().all(waits_for_join);
-        if is_ring && let Some(both) = due.iter().find_map(|resource| state.with_leaving(resource, &target, snapshot)) {
+        // Nothing of it moves before the client holds all modules.
+        let can_move = |resource: &Arc<Resource>| waits_for_join(resource) && !held_back.contains(&resource.name);
+        let is_ring = state.in_flight.is_empty() && due.iter().all(can_move);
+        let mut with_leaving = due.iter().filter_map(|resource| state.with_leaving(resource, &target, snapshot));
+        if is_ring && let Some(both) = with_leaving.find(|both| self.staging.holds_all(both, now)) {
             due = vec![both];
         }
         if !is_ring {

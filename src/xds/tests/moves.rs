@@ -5,9 +5,13 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
+use crate::xds::transfers::Transfer;
 
 const GAPS: [&str; 3] = ["l/a", "l/b", "l/c"];
 const PLUGINS: [&str; 3] = ["p", "q", "r"];
+
+/// The revision in which `p` has a module by digest.
+const FETCHED: u8 = 9;
 
 /// The gap that each plugin stands in, and the revision that all of them have.
 type Placement = ([usize; 3], u8);
@@ -21,7 +25,8 @@ impl Placed {
         let Placed((gaps, revision)) = self;
         let stands_here = |index: &usize| GAPS[gaps[*index]] == name || also.contains(&PLUGINS[*index]);
         let plugins: Vec<_> = (0..PLUGINS.len()).filter(stands_here).map(|index| PLUGINS[index]).collect();
-        chain(name, &format!("{revision} {plugins:?}"), &plugins)
+        let is_fetched = *revision == FETCHED && plugins.contains(&"p");
+        chain(name, &format!("{revision} {plugins:?}"), &plugins).fetching(if is_fetched { &["one"] } else { &[] })
     }
 }
 
@@ -32,6 +37,10 @@ impl Extensions for Placed {
 
     fn resolve_with(&self, name: &str, leaving: &[&str]) -> Option<Arc<Resource>> {
         Some(Arc::new(self.chain(name, leaving)))
+    }
+
+    fn staged(&self, attempt: &Attempt) -> Option<Arc<Resource>> {
+        Some(Arc::new(resource(ExtensionConfig, STAGING, &format!("#{}", attempt.number))))
     }
 }
 
@@ -67,6 +76,40 @@ fn a_plugin_that_moves_back_before_it_has_left_is_never_missing() {
             assert!(running(&client).contains_key("p"), "{:?}", client.received());
         }
         assert_eq!(running(&client), PLUGINS.map(|plugin| (plugin.to_owned(), 1)).into());
+    }
+}
+
+#[test]
+fn plugins_that_change_places_in_a_ring_wait_for_a_new_module_of_one_of_them() {
+    for protocol in BOTH {
+        let mut client = settled(protocol);
+        client.subscribe(ExtensionConfig, &[STAGING]);
+        client.settle();
+        client.publish(placed([1, 2, 0], FETCHED));
+        let (module, mut has_fetched) = (Digest::of(b"one"), false);
+        for round in 0..30 {
+            while let Some(response) = client.inbox.front() {
+                let resource = response.resources.first().cloned();
+                match resource {
+                    Some(attempt) if attempt.version.as_str().starts_with('#') && !has_fetched => {
+                        client.nack("Unable to create Wasm plugin p");
+                    }
+                    other => {
+                        let is_miss = other.is_some_and(|it| !it.fetched.is_empty()) && !has_fetched;
+                        assert!(!is_miss, "{protocol:?} a miss in the traffic's way: {:?}", client.received());
+                        client.ack();
+                    }
+                }
+                assert_eq!(running(&client).len(), PLUGINS.len(), "{:?}", client.received());
+            }
+            client.wait(Duration::from_millis(100));
+            if round == 20 {
+                has_fetched = true;
+                let transfer = Transfer { began: 1, running: 0, whole: 1 };
+                client.fetches(Arc::new(BTreeMap::from([(module, transfer)])));
+            }
+        }
+        assert!(client.holds(ExtensionConfig).contains(r#"l/b@9 ["p"]"#), "{:?}", client.received());
     }
 }
 
