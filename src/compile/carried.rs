@@ -1,11 +1,12 @@
 //! Which resources carry each plugin of a kind: what has to be accepted before it counts as programmed.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use super::extensions::Catalog;
 use super::plan::Plan;
+use super::size::Misfit;
 use super::{Carried, Kind, Member, Run, names, size};
 use crate::model::{PluginType, Position};
 use crate::snapshot::{Resource, ResourceType, Version};
@@ -27,7 +28,7 @@ struct Named<'a> {
 struct Chain<'a> {
     name: &'a str,
     positions: RangeInclusive<Position>,
-    left_out: BTreeSet<usize>,
+    misfits: BTreeMap<usize, Misfit>,
 }
 
 /// One per plugin of the kind, in order.
@@ -43,7 +44,7 @@ impl<'a> Named<'a> {
         for (_, name) in references.filter(|(kind, _)| *kind == ResourceType::ExtensionConfig) {
             match names::parse_chain(name) {
                 Some((of, positions)) => {
-                    chains.push(Chain { name, left_out: catalog.left_out(of, &positions), positions });
+                    chains.push(Chain { name, misfits: catalog.misfits(of, &positions), positions });
                 }
                 None => drop(others.insert(name.as_str())),
             }
@@ -61,19 +62,19 @@ impl<'a> Named<'a> {
 fn carried_by(kind: &Kind, index: usize, member: &Member, named: &[Named<'_>], catalog: &Catalog) -> Carried {
     let on: Vec<_> = named.iter().filter(|named| named.listener.plan.has(index)).collect();
     let own_name = member.extension_name();
-    let (mut carriers, mut is_left_out) = (Vec::new(), false);
+    let (mut carriers, mut misfit) = (Vec::new(), None);
     let is_alone_on = |named: &Named<'_>| named.others.contains(own_name.as_str());
     // Where nothing of ours names it, only a static listener can.
     if kind.templates.is_empty() || on.iter().any(|named| is_alone_on(named)) {
         carriers.extend(extension(&own_name, catalog));
-        is_left_out = !carriers.is_empty() && catalog.leaves_out(index);
+        misfit = catalog.misfit(index).filter(|_| !carriers.is_empty());
     }
     for named in &on {
         let mut is_named = is_alone_on(named);
         for chain in named.chains_of(member) {
             is_named = true;
             carriers.extend(extension(chain.name, catalog));
-            is_left_out |= chain.left_out.contains(&index);
+            misfit = misfit.or_else(|| chain.misfits.get(&index).cloned());
         }
         if is_named {
             let Resource { name, version, .. } = &*named.listener.resource;
@@ -83,15 +84,20 @@ fn carried_by(kind: &Kind, index: usize, member: &Member, named: &[Named<'_>], c
     carriers.sort();
     carriers.dedup();
     if matches!(member.run, Run::Absent) {
-        (carriers, is_left_out) = (Vec::new(), false);
+        (carriers, misfit) = (Vec::new(), None);
     }
-    let run = match is_left_out {
-        true => Run::TooLarge { reason: size::reason(member) },
-        false => member.run.clone(),
+    let run = match &misfit {
+        Some(misfit) => Run::TooLarge { reason: size::reason(member, misfit) },
+        None => member.run.clone(),
+    };
+    let revision = match misfit {
+        None => member.revision().map(|revision| revision.revision),
+        Some(Misfit::Before(revision)) => Some(revision.revision),
+        Some(Misfit::LeftOut) => None,
     };
     Carried {
         plugin: member.plugin.id.clone(),
-        revision: member.revision().filter(|_| !is_left_out).map(|revision| revision.revision),
+        revision,
         run,
         listeners: on.iter().map(|named| named.listener.resource.name.clone()).collect(),
         carriers,

@@ -2,7 +2,7 @@
 //!
 //! Names in use, names that a listener used before an anchor came or went, and names that a static listener chose.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -11,8 +11,9 @@ use dashmap::DashMap;
 
 use super::content::{Filter, chain, rbac};
 use super::filters::{Filters, Place};
+use super::size::Misfit;
 use super::{Kind, Member, ModuleServer, Run, lua, names, size, wasm};
-use crate::model::{Plugin, PluginId, PluginType, Position, Program, WithoutConfig};
+use crate::model::{Plugin, PluginId, PluginRevision, PluginType, Position, Program, WithoutConfig};
 use crate::snapshot::{Attempt, Extension, Extensions, Resource, STAGING};
 
 /// All that the extensions of one kind of proxy are made of.
@@ -50,14 +51,15 @@ impl Carriage {
 
     fn filter(&self, index: usize, member: &Member) -> Option<&Arc<Filter>> {
         let revision = member.revision()?;
-        let build = || {
-            let content = match &revision.plugin.program {
-                Program::Wasm(program) => wasm::filter(revision, program, self.by_digest.as_deref()),
-                Program::Lua(program) => lua::filter(revision, program),
-            };
-            Arc::new(Filter::new(revision.id().to_string(), content))
+        Some(self.filters[index].as_ref()?.get_or_init(|| Arc::new(self.build(revision))))
+    }
+
+    fn build(&self, revision: &PluginRevision) -> Filter {
+        let content = match &revision.plugin.program {
+            Program::Wasm(program) => wasm::filter(revision, program, self.by_digest.as_deref()),
+            Program::Lua(program) => lua::filter(revision, program),
         };
-        Some(self.filters[index].as_ref()?.get_or_init(build))
+        Filter::new(revision.id().to_string(), content)
     }
 }
 
@@ -126,12 +128,13 @@ impl Catalog {
 
     fn gap(&self, name: &str, on: &HttpPlugins, is_in: impl Fn(&Plugin) -> bool, carriage: &Carriage) -> Resource {
         let in_gap: Vec<_> = on.plugins.iter().filter(|index| is_in(&self.plugins[**index].plugin)).copied().collect();
-        let left_out = size::left_out(&self.plugins, &in_gap, carriage.by_digest.as_deref());
+        let misfits = size::misfits(&self.plugins, &in_gap, carriage.by_digest.as_deref());
         let filters: Vec<_> = in_gap
             .iter()
-            .filter_map(|index| match left_out.contains(index) {
-                true => self.closed(*index),
-                false => self.filter(*index, carriage),
+            .filter_map(|index| match misfits.get(index) {
+                None => self.filter(*index, carriage),
+                Some(Misfit::Before(revision)) => Some(Arc::new(carriage.build(revision))),
+                Some(Misfit::LeftOut) => self.closed(*index),
             })
             .collect();
         let stand_in = match on.without_config {
@@ -160,21 +163,21 @@ impl Catalog {
         (!member.is_open()).then(|| Arc::new(deny()))
     }
 
-    /// Which plugins the chain of that listener and these positions has no room for.
-    pub fn left_out(&self, listener: &str, positions: &RangeInclusive<Position>) -> BTreeSet<usize> {
+    /// What the chain of that listener and these positions has no room for.
+    pub fn misfits(&self, listener: &str, positions: &RangeInclusive<Position>) -> BTreeMap<usize, Misfit> {
         let on = self.listeners.get(listener).map_or(&[][..], |on| &on.plugins);
         let is_in = |index: &&usize| positions.contains(&self.plugins[**index].plugin.position);
         let in_gap: Vec<_> = on.iter().filter(is_in).copied().collect();
-        size::left_out(&self.plugins, &in_gap, self.by_digest.as_deref())
+        size::misfits(&self.plugins, &in_gap, self.by_digest.as_deref())
     }
 
-    /// Whether a resource of its own has no room for the plugin.
-    pub fn leaves_out(&self, index: usize) -> bool {
-        self.leaves_out_of(index, &self.usual)
+    /// What the plugin is in a resource of its own, where that has no room for what is to run.
+    pub fn misfit(&self, index: usize) -> Option<Misfit> {
+        self.misfit_in(index, &self.usual)
     }
 
-    fn leaves_out_of(&self, index: usize, carriage: &Carriage) -> bool {
-        !size::left_out(&self.plugins, &[index], carriage.by_digest.as_deref()).is_empty()
+    fn misfit_in(&self, index: usize, carriage: &Carriage) -> Option<Misfit> {
+        size::misfits(&self.plugins, &[index], carriage.by_digest.as_deref()).remove(&index)
     }
 
     fn plugin(&self, name: &str, id: PluginId, plugin_type: PluginType, carriage: &Carriage) -> Option<Extension> {
@@ -187,9 +190,12 @@ impl Catalog {
             return None;
         }
         let stand_in = || rbac(plugin_type, member.is_open());
-        let filter = || carriage.filter(index, member).filter(|_| !self.leaves_out_of(index, carriage));
-        let content = || filter().map_or_else(stand_in, |filter| filter.content.clone());
-        let build = || content().into_resource_or(name, stand_in());
+        let filter = || match self.misfit_in(index, carriage) {
+            None => carriage.filter(index, member).map(|filter| filter.content.clone()),
+            Some(Misfit::Before(revision)) => Some(carriage.build(&revision).content),
+            Some(Misfit::LeftOut) => None,
+        };
+        let build = || filter().unwrap_or_else(stand_in).into_resource_or(name, stand_in());
         Some(Extension::Known(carriage.keep(name, build)))
     }
 }

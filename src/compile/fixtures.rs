@@ -104,7 +104,8 @@ pub fn listener(name: &str, port: u16, protocol: ListenerProtocol) -> ListenerSp
 
 /// A kind of proxy in namespace `shop`, in chain mode.
 pub fn kind(templates: Vec<ProxyTemplate>, plugins: Vec<Arc<PluginRevision>>) -> Kind {
-    let members = plugins.into_iter().map(|it| Member { plugin: it.plugin.clone(), run: Run::Revision(it) });
+    let members =
+        plugins.into_iter().map(|it| Member { plugin: it.plugin.clone(), run: Run::Revision(it), accepted: None });
     Kind {
         namespace: "shop".into(),
         root_namespace: "root".into(),

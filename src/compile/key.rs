@@ -4,7 +4,7 @@ use std::hash::{Hash as _, Hasher};
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Kind, KindKey, Member, Run};
+use super::{Kind, KindKey, Member, Run, size};
 use crate::model::ProxyTemplate;
 
 impl Kind {
@@ -14,7 +14,15 @@ impl Kind {
         let Self { namespace, root_namespace, capabilities, by_digest, .. } = self;
         hash.update(format!("{namespace:?} {root_namespace:?} {capabilities:?} {by_digest:?}\n"));
         let mut members = Bytes::default();
-        self.plugins.iter().for_each(|member| hash_member(member, &mut members));
+        let is_tight = size::is_tight(self);
+        for member in &self.plugins {
+            hash_member(member, &mut members);
+            if is_tight {
+                // Who gets its room first.
+                let accepted = member.accepted.as_ref().map(|accepted| accepted.revision);
+                (member.plugin.created, accepted).hash(&mut members);
+            }
+        }
         hash.update(members.0);
         for template in &self.templates {
             hash_template(template, &mut hash);

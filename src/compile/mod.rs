@@ -79,6 +79,8 @@ pub struct Member {
     /// The specification that places it.
     pub plugin: Arc<Plugin>,
     pub run: Run,
+    /// What of it some proxy has accepted and may run here, the newest: in a chain that has no room for all, that comes first.
+    pub accepted: Option<Arc<PluginRevision>>,
 }
 
 impl Member {
@@ -115,7 +117,7 @@ pub enum Run {
     Unsupported {
         reason: String,
     },
-    /// The fail strategy, because what would carry the plugin's module has no room for it.
+    /// The fail strategy, or the revision before, because what would carry the plugin's module has no room for it.
     TooLarge {
         reason: String,
     },

@@ -23,7 +23,11 @@ pub fn select<'p, 't>(
     templates.sort_by(|a, b| order::by_precedence(a, b, namespace));
     let mut members: Vec<_> = plugins
         .filter(|entry| applies(placing(entry), namespace, labels, root_namespace).is_ok())
-        .map(|entry| Member { plugin: placing(entry).clone(), run: run(entry, proxy, facts, releases) })
+        .map(|entry| {
+            let run = run(entry, proxy, facts, releases);
+            let accepted = accepted(entry, &run, proxy, facts, releases);
+            Member { plugin: placing(entry).clone(), run, accepted }
+        })
         .collect();
     members.sort_by(|a, b| order::by_run(&a.plugin, &b.plugin, namespace));
     Kind {
@@ -56,22 +60,11 @@ fn run(entry: &PluginEntry, proxy: &Proxy, facts: &ProxyFacts, releases: &[Envoy
         return Run::Unsupported { reason: "this Envoy has no Wasm runtime (envoy.wasm.runtime.v8)".into() };
     }
     let unfit = refusal(running, proxy, releases);
-    let is_refused = |revision: &PluginRevision| {
-        if facts.refused.is_empty() && facts.aside.is_empty() {
-            return false;
-        }
-        let revision = (revision.id().clone(), revision.revision);
-        facts.refused.contains(&revision) || facts.aside.contains(&revision)
-    };
-    if unfit.is_none() && !is_refused(running) {
+    if unfit.is_none() && !is_refused(running, facts) {
         return Run::Revision(running.clone());
     }
-    // A revision of the other filter type cannot stand where this one stands.
     let is_fit = |good: &&Arc<PluginRevision>| {
-        good.revision != running.revision
-            && good.plugin.plugin_type == running.plugin.plugin_type
-            && !is_refused(good)
-            && refusal(good, proxy, releases).is_none()
+        good.revision != running.revision && can_replace(good, running, proxy, facts, releases)
     };
     // What ran here goes on. What others took comes only where that is not known.
     let own = facts.last_good.get(running.id());
@@ -81,6 +74,41 @@ fn run(entry: &PluginEntry, proxy: &Proxy, facts: &ProxyFacts, releases: &[Envoy
         (None, Some(reason)) => Run::Unsupported { reason },
         (None, None) => Run::StandIn { reason: "this Envoy refused the plugin and there is no older revision".into() },
     }
+}
+
+/// What goes on of a plugin where what is to run has no room.
+fn accepted(
+    entry: &PluginEntry,
+    run: &Run,
+    proxy: &Proxy,
+    facts: &ProxyFacts,
+    releases: &[EnvoyVersion],
+) -> Option<Arc<PluginRevision>> {
+    let (Run::Revision(running) | Run::LastGood(running, _)) = run else { return None };
+    let is_fit = |good: &&Arc<PluginRevision>| can_replace(good, running, proxy, facts, releases);
+    let is_it = |good: &&Arc<PluginRevision>| good.revision == running.revision;
+    entry.good.iter().find(is_it).or_else(|| entry.good.iter().find(is_fit)).cloned()
+}
+
+/// A revision of the other filter type cannot stand where this one stands.
+fn can_replace(
+    good: &PluginRevision,
+    running: &PluginRevision,
+    proxy: &Proxy,
+    facts: &ProxyFacts,
+    releases: &[EnvoyVersion],
+) -> bool {
+    good.plugin.plugin_type == running.plugin.plugin_type
+        && !is_refused(good, facts)
+        && refusal(good, proxy, releases).is_none()
+}
+
+fn is_refused(revision: &PluginRevision, facts: &ProxyFacts) -> bool {
+    if facts.refused.is_empty() && facts.aside.is_empty() {
+        return false;
+    }
+    let revision = (revision.id().clone(), revision.revision);
+    facts.refused.contains(&revision) || facts.aside.contains(&revision)
 }
 
 /// Why this Envoy cannot run the revision: its settings are too new for it, or its module does not fit.
@@ -144,6 +172,24 @@ mod tests {
         assert!(matches!(select_one(&entry, &proxy("shop"), &facts), Run::LastGood(..)));
         entry.good = vec![new.clone()];
         assert!(matches!(select_one(&entry, &proxy("shop"), &refuse(&[&new])), Run::StandIn { .. }));
+    }
+
+    #[test]
+    fn room_is_kept_for_what_runs_or_for_the_newest_that_was_accepted() {
+        let revisions = ["old", "middle", "new"].map(|module| revision("shop/a", module));
+        let mut entry = entry(revisions[2].clone());
+        let accepted = |entry: &PluginEntry, refused: &[&Arc<PluginRevision>]| {
+            let refused = refused.iter().map(|it| (it.id().clone(), it.revision)).collect();
+            let facts = ProxyFacts { refused, ..Default::default() };
+            let kind = select(&proxy("shop"), &facts, "root", [entry].into_iter(), [].into_iter(), &[]);
+            kind.plugins[0].accepted.as_ref().map(|accepted| accepted.revision)
+        };
+        assert_eq!(accepted(&entry, &[]), None);
+        entry.good = vec![revisions[1].clone(), revisions[0].clone()];
+        assert_eq!(accepted(&entry, &[]), Some(revisions[1].revision));
+        assert_eq!(accepted(&entry, &[&revisions[1]]), Some(revisions[0].revision));
+        entry.good.insert(0, revisions[2].clone());
+        assert_eq!(accepted(&entry, &[]), Some(revisions[2].revision));
     }
 
     #[test]

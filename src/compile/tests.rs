@@ -388,7 +388,7 @@ fn large(id: &str, mebibytes: usize, created: Option<&str>) -> Arc<PluginRevisio
     let mut plugin = plugin(id);
     plugin.created = created.map(|created| created.parse().unwrap());
     let bytes = bytes::Bytes::from(vec![0; mebibytes << 20]);
-    let digest = crate::model::Digest::of(id.as_bytes());
+    let digest = crate::model::Digest::of(format!("{id} {mebibytes}").as_bytes());
     let module = Arc::new(crate::model::Module { digest, bytes, refusals: Vec::new(), root_id: None });
     Arc::new(PluginRevision::new(Arc::new(plugin), Code::Module(module)))
 }
@@ -409,12 +409,61 @@ fn a_plugin_too_many_for_an_inline_chain_is_left_out_with_the_reason_and_the_old
     match &compiled.plugins[0].run {
         Run::TooLarge { reason } => assert_eq!(
             reason,
-            "its module of 14.0 MiB does not fit into a chain of at most 32.0 MiB beside the plugins that are older"
+            "its module of 14.0 MiB does not fit into a chain of at most 32.0 MiB beside what has its room there"
         ),
         other => panic!("{other:?}"),
     }
     assert_eq!(compiled.plugins[0].revision, None);
     assert!(matches!(compiled.plugins[1].run, Run::Revision(_)));
+}
+
+#[test]
+fn a_new_plugin_in_front_does_not_push_out_one_that_runs() {
+    // As from files, which have no creation times.
+    let plugins = vec![large("shop/new", 14, None), large("shop/one", 14, None), large("shop/two", 14, None)];
+    let mut kind = kind(vec![short(ListenerProtocol::Http)], plugins.clone());
+    for (member, revision) in kind.plugins.iter_mut().zip(plugins).skip(1) {
+        member.accepted = Some(revision);
+    }
+    let compiled = compile(&kind);
+    let chain = extension(&compiled, CHAIN);
+    assert_eq!(chain.parts.iter().map(|part| &*part.owner).collect::<Vec<_>>(), ["shop/one", "shop/two"]);
+    assert!(matches!(compiled.plugins[0].run, Run::TooLarge { .. }));
+}
+
+#[test]
+fn a_plugin_whose_module_outgrows_the_chain_goes_on_as_it_was_and_pushes_out_nobody() {
+    let old = large("shop/a", 5, Some("2020-01-01T00:00:00Z"));
+    let grown = large("shop/a", 20, Some("2020-01-01T00:00:00Z"));
+    let others = [large("shop/b", 14, None), large("shop/c", 10, Some("2024-01-01T00:00:00Z"))];
+    let mut kind = kind(vec![short(ListenerProtocol::Http)], [&[grown][..], &others].concat());
+    for (member, accepted) in kind.plugins.iter_mut().zip([&[old.clone()][..], &others].concat()) {
+        member.accepted = Some(accepted);
+    }
+    let compiled = compile(&kind);
+    let chain = extension(&compiled, CHAIN);
+    let parts: Vec<_> = chain.parts.iter().map(|part| (&*part.owner, &*part.revision)).collect();
+    let wanted = [&old, &others[0], &others[1]].map(|it| (it.id().to_string(), it.revision.to_string()));
+    assert_eq!(parts, wanted.each_ref().map(|(owner, revision)| (owner.as_str(), revision.as_str())));
+    assert_eq!(compiled.plugins[0].revision, Some(old.revision));
+    match &compiled.plugins[0].run {
+        Run::TooLarge { reason } => assert!(reason.ends_with(": the revision before goes on"), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn who_gets_its_room_first_makes_another_kind_only_where_there_is_no_room_for_all() {
+    let is_another = |mebibytes| {
+        let plugins = vec![large("shop/a", mebibytes, None), large("shop/b", mebibytes, None)];
+        let before = kind(vec![short(ListenerProtocol::Http)], plugins.clone());
+        let mut accepted = before.clone();
+        accepted.plugins[1].accepted = Some(plugins[1].clone());
+        let mut aged = before.clone();
+        Arc::make_mut(&mut aged.plugins[0].plugin).created = Some("2024-01-01T00:00:00Z".parse().unwrap());
+        [accepted, aged].map(|kind| kind.key() != before.key())
+    };
+    assert_eq!((is_another(10), is_another(20)), ([false; 2], [true; 2]));
 }
 
 #[test]

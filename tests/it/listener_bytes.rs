@@ -69,7 +69,7 @@ fn plugin(name: &str, plugin_type: PluginType) -> Arc<PluginRevision> {
 
 fn kind(chain: bool) -> Kind {
     let plugins = [plugin("auth", PluginType::Http), plugin("net", PluginType::Network)];
-    let plugins = plugins.map(|it| Member { plugin: it.plugin.clone(), run: Run::Revision(it) });
+    let plugins = plugins.map(|it| Member { plugin: it.plugin.clone(), run: Run::Revision(it), accepted: None });
     Kind {
         namespace: "shop".into(),
         root_namespace: "istio-system".into(),

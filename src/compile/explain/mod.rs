@@ -149,7 +149,7 @@ struct Explaining<'a> {
 
 impl Explaining<'_> {
     fn plugin(&self, index: usize) -> ExplainedPlugin {
-        let Member { plugin, run } = &self.kind.plugins[index];
+        let Member { plugin, run, .. } = &self.kind.plugins[index];
         let mut before = self.kind.plugins[..index].iter().rev().map(|member| &member.plugin);
         let before = before.find(|before| before.plugin_type == plugin.plugin_type);
         let why = |before: &Arc<Plugin>| (before.id.clone(), order::why_after(before, plugin, &self.kind.namespace));
