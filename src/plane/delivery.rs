@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::compile::{InvalidModulesUrl, ModuleServer};
 use crate::model::{ModuleDelivery, Proxy};
+use crate::snapshot::ResourceType;
 use crate::xds::Service;
 
 /// `--module-delivery`.
@@ -55,13 +56,22 @@ impl Deliveries {
         self.server.as_ref()
     }
 
-    /// How modules reach this proxy, and why inline where they do.
-    pub fn choose(&self, proxy: &Proxy, service: Service, peer: Option<IpAddr>) -> (ModuleDelivery, &'static str) {
+    /// How modules reach this proxy, by all services that it uses, and why inline where they do. A stream beside ADS gets
+    /// them inline all the same.
+    pub fn choose(
+        &self,
+        proxy: &Proxy,
+        services: impl Iterator<Item = Service> + Clone,
+        peer: Option<IpAddr>,
+    ) -> (ModuleDelivery, &'static str) {
+        let uses = |service: Service| services.clone().any(|it| it == service);
         let why_inline = match self.fallen_back.get(&proxy.remembered_as()) {
             _ if self.server.is_none() => "--module-delivery inline",
             Some(reason) => reason,
             None if !proxy.capabilities.wasm => "it runs no Wasm",
-            None if service != Service::Ads => "it does not use ADS",
+            None if !uses(Service::Ads) => "it does not use ADS",
+            // Nor can a listener got outside ADS name the staging name.
+            None if uses(Service::Single(ResourceType::Listener)) => "it does not take its listeners by ADS",
             None if !self.is_for_all && !peer.is_some_and(|peer| peer.is_loopback()) => {
                 "it is not on the control plane's machine, and no --modules-url is given"
             }
@@ -117,7 +127,8 @@ mod tests {
             (Inline, "127.0.0.1:1", url, false, false),
         ] {
             let deliveries = Deliveries::new(mode, listen.parse().unwrap(), url).unwrap();
-            let is_by_digest = |peer| deliveries.choose(&proxy(), Service::Ads, Some(peer)).0 == ModuleDelivery::Digest;
+            let is_by_digest =
+                |peer| deliveries.choose(&proxy(), [Service::Ads].into_iter(), Some(peer)).0 == ModuleDelivery::Digest;
             assert_eq!((is_by_digest(here), is_by_digest(there)), (to_here, to_there), "{mode:?} {listen} {url:?}");
         }
     }
@@ -127,11 +138,14 @@ mod tests {
         let mut deliveries = Deliveries::new(DeliveryMode::Auto, "127.0.0.1:1".parse().unwrap(), None).unwrap();
         let peer = Some([127, 0, 0, 1].into());
         deliveries.fell_back(&proxy(), "no way");
-        assert_eq!(deliveries.choose(&proxy(), Service::Ads, peer), (ModuleDelivery::Inline, "no way"));
+        assert_eq!(deliveries.choose(&proxy(), [Service::Ads].into_iter(), peer), (ModuleDelivery::Inline, "no way"));
         deliveries.forget(&proxy());
-        assert_eq!(deliveries.choose(&proxy(), Service::Ads, peer), (ModuleDelivery::Digest, ""));
+        assert_eq!(deliveries.choose(&proxy(), [Service::Ads].into_iter(), peer), (ModuleDelivery::Digest, ""));
         let mut without = proxy();
         without.capabilities.wasm = false;
-        assert_eq!(deliveries.choose(&without, Service::Ads, peer), (ModuleDelivery::Inline, "it runs no Wasm"));
+        assert_eq!(
+            deliveries.choose(&without, [Service::Ads].into_iter(), peer),
+            (ModuleDelivery::Inline, "it runs no Wasm")
+        );
     }
 }

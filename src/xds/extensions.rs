@@ -31,6 +31,7 @@ impl Session {
             .iter()
             .filter_map(|name| Some((name.clone(), self.extension_for(name, state, snapshot, now, reaction)?)))
             .collect();
+        self.put_inside(&mut target, snapshot);
         self.report_unanswered(&target, reaction);
         self.recognise(ResourceType::ExtensionConfig, &target, reaction);
         let (held_back, wanted) = self.hold_back(&mut target, snapshot, now);

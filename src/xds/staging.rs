@@ -237,6 +237,11 @@ impl Fetch {
 }
 
 impl Session {
+    /// Modules travel inline here, whatever the other streams of the proxy do: the staging name is asked for by ADS.
+    pub fn stay_inline(&mut self) {
+        self.staging.has_fallen_back = true;
+    }
+
     /// The module server has heard from this client.
     pub fn on_transfers(&mut self, transfers: Transfers, snapshot: Option<&Snapshot>, now: Instant) -> Reaction {
         for (digest, fetch) in &mut self.staging.fetches {
@@ -264,6 +269,16 @@ impl Session {
         }
     }
 
+    /// For a client that fetches nothing: the same with all modules inside.
+    pub(super) fn put_inside(&self, target: &mut Target, snapshot: &Snapshot) {
+        let named = target.iter_mut().filter(|(_, resource)| !resource.fetched.is_empty());
+        for (name, resource) in named.filter(|_| self.staging.has_fallen_back) {
+            if let Some(inline) = snapshot.extensions.inline(name) {
+                *resource = inline;
+            }
+        }
+    }
+
     /// A client that came back goes on with what it has where a part is not to be had yet. Where the content of a name
     /// names modules by digest: that, once the client holds them. Before, the same with the modules inside where it has
     /// nothing yet, as its listener waits for it; else it goes on with what it has, and the name is among those that are
@@ -286,7 +301,7 @@ impl Session {
                 continue;
             }
             let has_something = state.has_accepted(name) || state.is_in_flight(name);
-            if has_something && !self.staging.has_fallen_back {
+            if has_something {
                 wanted.extend(resource.fetched.iter().filter(|digest| !self.staging.holds(digest, now)));
                 names.insert(name.clone());
                 continue;

@@ -286,8 +286,12 @@ impl<R: DiscoveryMessage> DiscoveryStream<R> {
             is_new_process,
             peer: self.guest.peer,
         });
+        let mut session = Session::new(R::PROTOCOL, build, self.shared.proofs.clone(), self.shared.limits);
+        if self.service != Service::Ads {
+            session.stay_inline();
+        }
         Ok(Client {
-            session: Session::new(R::PROTOCOL, build, self.shared.proofs.clone(), self.shared.limits),
+            session,
             line: None,
             snapshots: WatchStream::new(connection.snapshots.clone()),
             snapshot: None,

@@ -163,7 +163,7 @@ impl Reconciler {
     pub fn on_arrival(&mut self, arrival: Arrival) {
         let Arrival { stream, hello, snapshots } = arrival;
         let (proxy, is_new_process) = (hello.proxy.clone(), hello.is_new_process);
-        let (service, peer) = (hello.service, hello.peer.map(|peer| peer.ip()));
+        let peer = hello.peer.map(|peer| peer.ip());
         tracing::info!(
             node = proxy.node_id,
             namespace = proxy.namespace,
@@ -181,7 +181,8 @@ impl Reconciler {
                 connected.progress.recall_refusal(plugin, revision, message, last_good);
             }
         }
-        let (delivery, why_inline) = self.deliveries.choose(&proxy, service, peer);
+        let services = connected.streams.values().map(|stream| stream.service);
+        let (delivery, why_inline) = self.deliveries.choose(&connected.proxy, services, peer);
         connected.facts.delivery = delivery;
         connected.delivery_reason = why_inline;
         connected.regroup();

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::time::{Duration, advance};
 
-use super::delivery::Deliveries;
+use super::delivery::{Deliveries, DeliveryMode};
 use super::fleet::Arrival;
 use super::memory::Memory;
 use super::pushes::Pushes;

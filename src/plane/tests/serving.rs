@@ -164,6 +164,38 @@ async fn the_separate_services_of_one_envoy_are_one_proxy() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_separate_ecds_stream_does_not_take_delivery_by_digest_from_the_ads_stream() {
+    use ResourceType::{ExtensionConfig, Listener};
+    let delivery_of = |services: &[Service]| {
+        let mut world = World::new();
+        let (memory, _) = Memory::open(world.folder.path(), &Scribe::at_once());
+        let refusals = Refusals::open(world.folder.path(), &Scribe::at_once());
+        let deliveries = Deliveries::new(DeliveryMode::Auto, ([127, 0, 0, 1], 1).into(), None).unwrap();
+        world.reconciler = Reconciler::new("root".into(), refusals, memory, Pushes::default(), deliveries);
+        world.settle();
+        for (number, service) in services.iter().enumerate() {
+            let peer = Some(([127, 0, 0, 1], 5).into());
+            let hello = Hello { service: *service, peer, ..hello("e1") };
+            let (stream, snapshots) = (StreamId(number as u64), watch::channel(None).0);
+            world.reconciler.on_arrival(Arrival { stream, hello, snapshots });
+        }
+        world.reconciler.flush();
+        let proxies = world.reconciler.list_proxies();
+        assert_eq!(proxies.len(), 1);
+        proxies[0].module_delivery()
+    };
+    let (ads, ecds, lds) = (Service::Ads, Service::Single(ExtensionConfig), Service::Single(Listener));
+    for (services, delivery) in [
+        (&[ads, ecds][..], admin::ModuleDelivery::Digest),
+        (&[ecds, ads], admin::ModuleDelivery::Digest),
+        (&[ecds], admin::ModuleDelivery::Inline),
+        (&[ads, lds], admin::ModuleDelivery::Inline),
+    ] {
+        assert_eq!(delivery_of(services), delivery, "{services:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn listeners_outside_ads_are_not_refused_for_what_another_stream_of_the_envoy_was_served() {
     let mut world = World::new();
     world.settle();

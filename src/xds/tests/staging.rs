@@ -410,6 +410,27 @@ fn an_envoy_that_never_asks_for_the_staging_name_gets_modules_inline() {
     assert_eq!(client.received(), ["ecds p@2"]);
 }
 
+#[test]
+fn a_separate_ecds_stream_of_a_proxy_that_fetches_gets_its_modules_inside_and_gives_nothing_up() {
+    for protocol in BOTH {
+        let mut client = Client::new(protocol);
+        client.session.stay_inline();
+        let publish = |client: &mut Client, version: &str| {
+            client.publish(snapshot([plugin("p", version).fetching(&["one"]).with_stand_in()]));
+        };
+        publish(&mut client, "1");
+        client.subscribe(ExtensionConfig, &["p"]);
+        client.settle();
+        publish(&mut client, "2");
+        client.nack("no");
+        client.settle();
+        client.wait(Duration::from_secs(60));
+        assert_eq!(client.received(), ["ecds p@1", "ecds p@2", "ecds p@1"], "{protocol:?}");
+        assert_eq!(client.reported(), ["p@1", "p@2: no", "p@1"]);
+        assert_eq!(client.fell_back, None);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
