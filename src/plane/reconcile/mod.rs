@@ -173,10 +173,12 @@ impl Reconciler {
         );
         let key = self.proxies.connect(stream, hello, snapshots);
         let Some(connected) = self.proxies.get_mut(key) else { return };
-        if is_new_process {
+        // Of an Envoy's separate services, a later one may hold nothing yet: only the first tells whether it starts.
+        let is_first = connected.streams.len() == 1;
+        if is_first && is_new_process {
             self.refusals.forget(&proxy);
             self.deliveries.forget(&proxy);
-        } else {
+        } else if is_first {
             for Refusal { plugin, revision, message, last_good } in self.refusals.of(&proxy) {
                 connected.progress.recall_refusal(plugin, revision, message, last_good);
             }

@@ -70,6 +70,34 @@ async fn a_refusal_is_remembered_for_a_process_and_forgotten_for_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_refusal_is_not_forgotten_when_a_later_stream_of_the_envoy_holds_nothing_yet() {
+    let mut world = World::new();
+    world.plugin("auth", |_| {}).module("auth", Some("1")).settle();
+    let arrive = |world: &mut World, service, is_new_process| {
+        world.streams += 1;
+        let (stream, (snapshots, served)) = (StreamId(world.streams), watch::channel(None));
+        let hello = Hello { service: Service::Single(service), is_new_process, ..hello("e1") };
+        world.reconciler.on_arrival(Arrival { stream, hello, snapshots });
+        world.reconciler.flush();
+        (stream, served)
+    };
+    let (stream, served) = arrive(&mut world, ResourceType::ExtensionConfig, false);
+    let snapshot: Arc<Snapshot> = served.borrow().clone().unwrap();
+    let auth = match snapshot.extensions.resolve("extensions.istio.io/wasmplugin/shop.auth") {
+        Some(Extension::Known(resource)) => resource,
+        other => panic!("{other:?}"),
+    };
+    world.answer(stream, auth, refused("shop/auth"));
+    for _ in 0..2 {
+        world.restart();
+        world.settle();
+        arrive(&mut world, ResourceType::Cluster, false);
+        arrive(&mut world, ResourceType::Route, true);
+        assert_eq!(world.state("e1", "shop/auth").0, State::Rejected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn two_refused_edits_in_a_row_leave_the_working_plugin_in_place() {
     let (mut world, [(one, served_one), (two, served_two)]) = two_that_run_auth();
     let first = chain(&served_two).version.clone();
