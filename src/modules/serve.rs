@@ -21,6 +21,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -36,6 +37,13 @@ const CONNECTIONS: usize = 10_000;
 
 /// Between two looks at whether a client still reads: one that does not holds up others.
 const STALL: Duration = Duration::from_secs(30);
+
+/// A place is held for no longer; Envoy gives up then, too.
+const WHOLE_WITHIN: Duration = Duration::from_secs(600);
+
+/// How long a proxy stands in line. It is told to come again, so that it hears of the crowd before its start has waited for
+/// too long.
+const LINE_WITHIN: Duration = Duration::from_secs(60);
 
 const HEAD_WITHIN: Duration = Duration::from_secs(10);
 const PIECE: usize = 64 << 10;
@@ -60,7 +68,17 @@ pub async fn serve(
     heard_by: Arc<dyn FetchListener>,
     shutdown: CancellationToken,
 ) {
-    let server = Arc::new(Server { modules, heard_by, places: Arc::new(Semaphore::new(AT_ONCE)) });
+    serve_to(AT_ONCE, listener, modules, heard_by, shutdown).await;
+}
+
+pub(super) async fn serve_to(
+    at_once: usize,
+    listener: TcpListener,
+    modules: Modules,
+    heard_by: Arc<dyn FetchListener>,
+    shutdown: CancellationToken,
+) {
+    let server = Arc::new(Server { modules, heard_by, places: Arc::new(Semaphore::new(at_once)) });
     let (connections, room) = (TaskTracker::new(), Arc::new(Semaphore::new(CONNECTIONS)));
     loop {
         let room = Arc::clone(&room).acquire_owned().await.expect("the semaphore is never closed");
@@ -138,11 +156,23 @@ async fn answer(
         server.modules.count_served(|served| served.unknown += 1);
         return Ok(nothing(StatusCode::NOT_FOUND));
     };
-    let place = Arc::clone(&server.places).acquire_owned().await.expect("the semaphore is never closed");
+    let Ok(place) = timeout(LINE_WITHIN, Arc::clone(&server.places).acquire_owned()).await else {
+        tracing::debug!(%digest, "a proxy that asks for a module stood in line for too long");
+        server.modules.count_served(|served| served.cut += 1);
+        return Ok(nothing(StatusCode::SERVICE_UNAVAILABLE));
+    };
+    let place = place.expect("the semaphore is never closed");
     progress.sending.fetch_add(1, Ordering::Relaxed);
     let sending = Sending {
         bytes,
-        of: Some(Fetch { fetching, modules: server.modules.clone(), bytes: 0, progress, _place: place }),
+        of: Some(Fetch {
+            fetching,
+            modules: server.modules.clone(),
+            bytes: 0,
+            until: Instant::now() + WHOLE_WITHIN,
+            progress,
+            _place: place,
+        }),
     };
     let mut response = Response::new(sending);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/wasm"));
@@ -195,6 +225,7 @@ struct Fetch {
     modules: Modules,
     /// So far.
     bytes: u64,
+    until: Instant,
     progress: Arc<Progress>,
     _place: OwnedSemaphorePermit,
 }
@@ -211,6 +242,11 @@ impl Drop for Fetch {
     }
 }
 
+/// A client took longer than it may. It can ask again.
+#[derive(Debug, thiserror::Error)]
+#[error("the module did not reach the client within {} s", WHOLE_WITHIN.as_secs())]
+struct TooSlow;
+
 /// The body of an answer: what is left of it.
 struct Sending {
     bytes: Bytes,
@@ -219,12 +255,15 @@ struct Sending {
 
 impl Body for Sending {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = TooSlow;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, TooSlow>>> {
         let this = &mut *self;
         if this.bytes.is_empty() {
             return Poll::Ready(None);
+        }
+        if this.of.as_ref().is_some_and(|fetch| fetch.until < Instant::now()) {
+            return Poll::Ready(Some(Err(TooSlow)));
         }
         let piece = this.bytes.split_to(PIECE.min(this.bytes.len()));
         if let Some(fetch) = &mut this.of {

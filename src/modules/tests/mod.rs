@@ -3,6 +3,7 @@
 mod files;
 mod images;
 mod remote;
+mod serve;
 mod store;
 
 use std::fs;
