@@ -1,7 +1,9 @@
 //! Which modules proxies are fetching: told by the module server, heard by the stream that caused it.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use dashmap::DashMap;
 use tokio::sync::watch;
@@ -24,7 +26,15 @@ pub type Transfers = Arc<BTreeMap<Digest, Transfer>>;
 
 /// Every stream's line to the module server. A cheap handle.
 #[derive(Clone, Debug, Default)]
-pub struct Exchange(Arc<DashMap<u64, watch::Sender<Transfers>>>);
+pub struct Exchange(Arc<Lines>);
+
+#[derive(Debug, Default)]
+struct Lines {
+    open: DashMap<u64, watch::Sender<Transfers>>,
+    /// Keys from the operating system: each proxy sees its own token, and none of them tells the next.
+    key: RandomState,
+    opened: AtomicU64,
+}
 
 /// A stream's end of it; dropping it hangs up.
 #[derive(Debug)]
@@ -38,8 +48,8 @@ pub(super) struct Line {
 impl Exchange {
     pub(super) fn open(&self) -> Line {
         let (sender, transfers) = watch::channel(Transfers::default());
-        let token = fastrand::u64(1..);
-        self.0.insert(token, sender);
+        let token = self.0.key.hash_one(self.0.opened.fetch_add(1, Ordering::Relaxed));
+        self.0.open.insert(token, sender);
         Line { token, transfers, exchange: self.clone() }
     }
 
@@ -60,7 +70,7 @@ impl Exchange {
     }
 
     fn note(&self, token: u64, digest: Digest, change: impl FnOnce(&mut Transfer)) {
-        if let Some(sender) = self.0.get(&token) {
+        if let Some(sender) = self.0.open.get(&token) {
             sender.send_modify(|transfers| change(Arc::make_mut(transfers).entry(digest).or_default()));
         }
     }
@@ -68,13 +78,25 @@ impl Exchange {
 
 impl Drop for Line {
     fn drop(&mut self) {
-        self.exchange.0.remove(&self.token);
+        self.exchange.0.open.remove(&self.token);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+
+    #[test]
+    fn the_token_of_one_stream_says_nothing_of_the_next_or_of_another_process() {
+        let (here, there) = (Exchange::default(), Exchange::default());
+        let tokens = |exchange: &Exchange| (0..1000).map(|_| exchange.open().token).collect::<Vec<_>>();
+        let (here, there) = (tokens(&here), tokens(&there));
+        let differences: BTreeSet<_> = here.windows(2).map(|pair| pair[1].wrapping_sub(pair[0])).collect();
+        let all: BTreeSet<_> = here.iter().chain(&there).collect();
+        assert_eq!((differences.len(), all.len()), (999, 2000));
+    }
 
     #[test]
     fn a_stream_hears_of_its_own_fetches_until_it_ends() {
@@ -90,6 +112,6 @@ mod tests {
         let token = one.token;
         drop(one);
         exchange.ended(token, digest, true);
-        assert_eq!(exchange.0.len(), 1);
+        assert_eq!(exchange.0.open.len(), 1);
     }
 }
