@@ -45,6 +45,7 @@ const ON_ITS_WAY: [Duration; 6] = [
 
 /// Envoy's code cache forgets what was not used for 24 h.
 const HELD_FOR: Duration = Duration::from_secs(12 * 3600);
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(24 * 3600);
 
 /// A refusal in the traffic's way within this time of the proof cannot be a miss.
 const CERTAIN_FOR: Duration = Duration::from_secs(600);
@@ -133,6 +134,7 @@ impl Staging {
 
     fn prove(&mut self, digest: Digest, is_strong: bool, now: Instant) {
         let is_strong = self.doubted.remove(&digest) || is_strong;
+        self.held.retain(|_, proof| now < proof.since + FORGOTTEN_AFTER);
         self.held.insert(digest, Proof { since: now, is_strong });
         self.fetches.remove(&digest);
     }
@@ -240,6 +242,11 @@ impl Session {
     /// Modules travel inline here, whatever the other streams of the proxy do: the staging name is asked for by ADS.
     pub fn stay_inline(&mut self) {
         self.staging.has_fallen_back = true;
+    }
+
+    /// Whether what is known of the fetches of this module is done with.
+    pub fn is_done_with(&self, digest: &Digest) -> bool {
+        !self.staging.fetches.contains_key(digest)
     }
 
     /// The module server has heard from this client.
@@ -496,4 +503,19 @@ impl Session {
 
 pub(super) fn is_staging(response: &Response) -> bool {
     response.resource_type == ResourceType::ExtensionConfig && response.resources.iter().any(|it| it.name == STAGING)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_that_lives_for_years_remembers_the_modules_of_a_day() {
+        let (mut staging, mut now) = (Staging::default(), Instant::now());
+        for number in 0..1000u32 {
+            staging.prove(Digest::of(&number.to_be_bytes()), true, now);
+            now += Duration::from_secs(3600);
+        }
+        assert_eq!(staging.held.len(), 24);
+    }
 }

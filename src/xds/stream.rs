@@ -165,8 +165,10 @@ impl<R: DiscoveryMessage> DiscoveryStream<R> {
 
     fn poll_fetches(&mut self, context: &mut Context<'_>) -> bool {
         let Some(client) = &mut self.client else { return false };
-        let Some((_, transfers)) = &mut client.line else { return false };
-        let Poll::Ready(Some(transfers)) = Pin::new(transfers).poll_next(context) else { return false };
+        let Some((line, transfers)) = &mut client.line else { return false };
+        let Poll::Ready(Some(_)) = Pin::new(transfers).poll_next(context) else { return false };
+        line.forget(|digest| client.session.is_done_with(digest));
+        let transfers = line.transfers.borrow().clone();
         let now = Instant::now().into_std();
         let reaction = client.session.on_transfers(transfers, client.snapshot.as_deref(), now);
         self.react(reaction);

@@ -24,6 +24,9 @@ pub struct Transfer {
 /// All that one proxy has fetched, by module.
 pub type Transfers = Arc<BTreeMap<Digest, Transfer>>;
 
+/// Modules whose fetches are kept beyond those that are waited for: the map is copied with each request.
+const KEPT: usize = 16;
+
 /// Every stream's line to the module server. A cheap handle.
 #[derive(Clone, Debug, Default)]
 pub struct Exchange(Arc<Lines>);
@@ -76,6 +79,20 @@ impl Exchange {
     }
 }
 
+impl Line {
+    /// Forgets what is done with, once there is much of it.
+    pub(super) fn forget(&self, is_done_with: impl Fn(&Digest) -> bool) {
+        let Some(sender) = self.exchange.0.open.get(&self.token) else { return };
+        sender.send_if_modified(|transfers| {
+            if transfers.len() > KEPT {
+                let is_kept = |digest: &Digest, transfer: &Transfer| transfer.running > 0 || !is_done_with(digest);
+                Arc::make_mut(transfers).retain(|digest, transfer| is_kept(digest, transfer));
+            }
+            false
+        });
+    }
+}
+
 impl Drop for Line {
     fn drop(&mut self) {
         self.exchange.0.open.remove(&self.token);
@@ -96,6 +113,23 @@ mod tests {
         let differences: BTreeSet<_> = here.windows(2).map(|pair| pair[1].wrapping_sub(pair[0])).collect();
         let all: BTreeSet<_> = here.iter().chain(&there).collect();
         assert_eq!((differences.len(), all.len()), (999, 2000));
+    }
+
+    #[test]
+    fn a_stream_that_fetches_for_years_keeps_what_is_waited_for_and_little_else() {
+        let exchange = Exchange::default();
+        let mut line = exchange.open();
+        let waited_for = Digest::of(b"waited for");
+        exchange.began(line.token, waited_for);
+        exchange.ended(line.token, waited_for, true);
+        for number in 0..1000u32 {
+            let digest = Digest::of(&number.to_be_bytes());
+            exchange.began(line.token, digest);
+            line.forget(|digest| *digest != waited_for);
+            exchange.ended(line.token, digest, true);
+        }
+        let kept = line.transfers.borrow_and_update();
+        assert!(kept.len() <= KEPT + 2 && kept[&waited_for].whole == 1, "{kept:?}");
     }
 
     #[test]
