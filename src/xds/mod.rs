@@ -9,6 +9,7 @@ mod admission;
 mod delivery;
 mod delta;
 mod extensions;
+mod fetch;
 mod fleet;
 mod health;
 mod held;
