@@ -18,15 +18,18 @@ pub enum Blame<'a> {
 /// Reads `message` about `refused`; `accepted` is what the client took last under its name.
 pub fn blame<'a>(refused: &'a Resource, accepted: &[Part], message: &str) -> Blame<'a> {
     match named_plugin(message).and_then(|name| refused.parts.iter().find(|part| &*part.owner == name)) {
+        // It runs. What is new beside it is not to blame either: Envoy says so.
+        Some(named) if accepted.contains(named) => Blame::OneOf(Vec::new()),
         Some(named) => Blame::Named(named),
         None => Blame::OneOf(refused.parts.iter().filter(|part| !accepted.contains(part)).collect()),
     }
 }
 
-/// The one place that reads an error's text: Envoy's NACK has no other way to say it.
+/// The one place that reads an error's text: Envoy's NACK has no other way to say it. Other messages quote what authors
+/// wrote, a script's error for one: the phrase and the name have to be all that is said.
 fn named_plugin(message: &str) -> Option<&str> {
-    let (_, rest) = message.split_once(UNABLE_TO_CREATE)?;
-    rest.split_whitespace().next()
+    let name = message.trim_end().strip_prefix(UNABLE_TO_CREATE)?;
+    (!name.contains(char::is_whitespace)).then_some(name)
 }
 
 #[cfg(test)]
@@ -48,6 +51,33 @@ mod tests {
         for message in ["Unable to create Wasm plugin shop/ab", "Unable to create Wasm plugin shop/ab\n"] {
             assert_eq!(blame(&refused, &[], message), Blame::Named(&refused.parts[1]));
         }
+    }
+
+    #[test]
+    fn a_script_cannot_have_the_plugin_of_another_namespace_rejected() {
+        let refused = chain(&[("istio-system/auth", "1"), ("shop/script", "1")]);
+        let anybody = Blame::OneOf(refused.parts.iter().collect());
+        for words in [
+            "script load error: Unable to create Wasm plugin istio-system/auth",
+            "script load error: Unable to create Wasm plugin istio-system/auth x",
+            "script load error: [string \"error('Unable to create Wasm plugin istio-sy...\"]:1: x",
+            "script load error: \nUnable to create Wasm plugin istio-system/auth\n",
+            "Unable to create Wasm plugin istio-system/auth x",
+            "Unable to create Wasm plugin istio-system/auth\nscript load error",
+        ] {
+            assert_eq!(blame(&refused, &[], words), anybody, "{words}");
+        }
+    }
+
+    #[test]
+    fn a_plugin_that_the_client_runs_is_blamed_for_nothing() {
+        let accepted = chain(&[("shop/a", "1")]);
+        let refused = chain(&[("shop/a", "1"), ("shop/b", "1")]);
+        let nobody = Blame::OneOf(Vec::new());
+        assert_eq!(blame(&refused, &accepted.parts, "Unable to create Wasm plugin shop/a"), nobody);
+        let edited = chain(&[("shop/a", "2")]);
+        let named = blame(&edited, &accepted.parts, "Unable to create Wasm plugin shop/a");
+        assert_eq!(named, Blame::Named(&edited.parts[0]));
     }
 
     #[test]
