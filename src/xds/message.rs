@@ -27,6 +27,9 @@ pub(super) trait DiscoveryMessage: prost::Message + Default + Unpin + 'static {
 
     fn head(&self) -> Head<'_>;
 
+    /// The client's words, where it is a NACK.
+    fn words(&mut self) -> Option<&mut String>;
+
     /// The nonce of the response that it answers, if it answers one.
     fn answers(&self) -> Option<u64>;
 
@@ -49,6 +52,10 @@ impl DiscoveryMessage for DiscoveryRequest {
             error: self.error_detail.as_ref().map(|error| error.message.as_str()),
             holds_state: !self.version_info.is_empty(),
         }
+    }
+
+    fn words(&mut self) -> Option<&mut String> {
+        self.error_detail.as_mut().map(|error| &mut error.message)
     }
 
     fn answers(&self) -> Option<u64> {
@@ -86,6 +93,10 @@ impl DiscoveryMessage for DeltaDiscoveryRequest {
             error: self.error_detail.as_ref().map(|error| error.message.as_str()),
             holds_state: !self.initial_resource_versions.is_empty(),
         }
+    }
+
+    fn words(&mut self) -> Option<&mut String> {
+        self.error_detail.as_mut().map(|error| &mut error.message)
     }
 
     fn answers(&self) -> Option<u64> {

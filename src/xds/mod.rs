@@ -33,6 +33,7 @@ mod tls;
 mod transfers;
 mod type_set;
 mod wire;
+mod words;
 
 use std::sync::Arc;
 

@@ -22,7 +22,7 @@ use tonic::{Status, Streaming};
 
 use super::accept::Farewell;
 use super::admission::{Admission, Admitted};
-use super::delivery::{Outcome, Proofs, bounded};
+use super::delivery::{Outcome, Proofs};
 use super::fleet::{Connection, Fleet, Hello, Service};
 use super::message::{DiscoveryMessage, Head};
 use super::metrics::Metrics;
@@ -33,6 +33,7 @@ use super::session::{Limits, Protocol, Reaction, Session};
 use super::size::check_node;
 use super::transfers::{Exchange, Line, Transfers};
 use super::wire;
+use super::words::presentable;
 use crate::snapshot::{ResourceType, STAGING, Snapshot};
 
 /// Room for the frames of one small response.
@@ -177,7 +178,12 @@ impl<R: DiscoveryMessage> DiscoveryStream<R> {
 
     fn poll_request(&mut self, context: &mut Context<'_>) -> Result<bool, Status> {
         match Pin::new(&mut self.inbound).poll_next(context) {
-            Poll::Ready(Some(Ok(request))) => self.on_request(request).map(|()| true),
+            Poll::Ready(Some(Ok(mut request))) => {
+                if let Some(words) = request.words() {
+                    *words = presentable(words);
+                }
+                self.on_request(request).map(|()| true)
+            }
             Poll::Ready(Some(Err(status))) => Err(status),
             Poll::Ready(None) => Err(Status::ok("")),
             Poll::Pending => Ok(false),
@@ -249,7 +255,7 @@ impl<R: DiscoveryMessage> DiscoveryStream<R> {
             return Ok(());
         };
         let is_attempt = request.answers().is_some_and(|nonce| client.session.is_attempt(resource_type, nonce));
-        if let Some(error) = head.error.map(bounded).filter(|_| !is_attempt) {
+        if let Some(error) = head.error.filter(|_| !is_attempt) {
             tracing::warn!(node = client.node_id, type_url = head.type_url, error, "resources rejected");
         }
         let subscription = client.session.subscription(resource_type);

@@ -49,6 +49,26 @@ async fn an_operator_reads_what_was_said_to_an_envoy_also_after_it_has_gone() {
         let text = scene.control.ask(&["proxies", "--messages", "envoy-1"]).await.stdout;
         assert!(text.contains("NACK at") && text.contains("hello"), "{text}");
 
+        // What of the script Envoy quotes is shown nowhere.
+        let script = "local password = \"hunter3\" this is \"hunter3\"";
+        scene.control.write(
+            "script.yaml",
+            &json!({
+                "apiVersion": "extensions.istio.io/v1alpha1", "kind": "TrafficExtension",
+                "metadata": {"name": "script", "namespace": "default"},
+                "spec": {"phase": "AUTHN", "lua": {"inlineCode": script}},
+            })
+            .to_string(),
+        );
+        let status = scene.until_all("trafficextension:default/script", "rejected", 1).await;
+        let words = status["messages"][0].as_str().unwrap();
+        assert!(words.starts_with(r#"script load error: [string "…"]:1: "#), "{words}");
+        let said = messages(&scene.control).await.unwrap();
+        assert!(said.to_string().contains("script load error"), "{said:#}");
+        for shown in [said.to_string(), status.to_string(), scene.control.log()] {
+            assert!(!shown.contains("hunter3") && !shown.contains("password"), "{shown}");
+        }
+
         envoy.kill().await;
         wait_until("the end in the recording", async || {
             let messages = messages(&scene.control).await?;
