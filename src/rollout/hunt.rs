@@ -1,8 +1,9 @@
 //! Narrows a refusal that names nobody down to one plugin, by halving what the client never accepted.
 //!
 //! Pure. Comes in: refusals and acknowledgements. Goes out: what to set aside in the next attempt, and whom to blame in
-//! the end. Invariant: no attempt repeats one that was refused, as each holds less than those before it; so `n`
-//! suspects cost at most `log2 n + 1` attempts, and there is no loop.
+//! the end. Invariant: no attempt repeats one that was refused, as each holds less than those before it; so there is no
+//! loop, and one culprit among `n` suspects costs at most `log2 n + 1` attempts. A client may refuse everything: after
+//! two culprits, what is left is blamed as one, so that no change costs more than `2 log2 n + 4` attempts.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,9 +29,12 @@ pub enum Step {
     Nobody,
     /// Other parts are set aside from now on.
     Narrowed,
-    /// This one it was. Whatever was set aside is free again.
-    Blamed(Suspect, Arc<str>),
+    /// These it was: one, or those that are left after [`CULPRITS`]. Whatever was set aside is free again.
+    Blamed(Vec<Suspect>, Arc<str>),
 }
+
+/// Found one by one among what was new at the same time. Who refuses what is left thereafter probably refuses everything.
+const CULPRITS: usize = 2;
 
 /// One proxy's search. There is one at a time, as what it sets aside is gone from every resource.
 #[derive(Debug, Default)]
@@ -39,6 +43,16 @@ pub struct Hunt {
     /// Resources that were refused during the trial of another, by name. One that is to be sent in the same version
     /// after it is hunted through next, as the client is not asked the same twice.
     open: BTreeMap<String, Open>,
+    /// By the name of the resource, what has been searched through since it was refused with all of it.
+    searched: BTreeMap<String, Searched>,
+}
+
+/// What was new in a resource when it was refused at first.
+#[derive(Debug)]
+struct Searched {
+    /// Neither found to be a culprit nor accepted.
+    left: Vec<Suspect>,
+    culprits: usize,
 }
 
 #[derive(Debug)]
@@ -62,7 +76,7 @@ struct Open {
 impl Hunt {
     /// Whether an acknowledgement can mean anything here.
     pub fn is_idle(&self) -> bool {
-        self.trial.is_none() && self.open.is_empty()
+        self.trial.is_none() && self.open.is_empty() && self.searched.is_empty()
     }
 
     /// Envoy's words, where this revision waits for the end of the search.
@@ -78,16 +92,14 @@ impl Hunt {
     }
 
     /// The client refused `resource` without naming anybody; `suspects` are new in it.
-    pub fn refused(&mut self, resource: &Resource, mut suspects: Vec<Suspect>, message: &Arc<str>) -> Step {
+    pub fn refused(&mut self, resource: &Resource, suspects: Vec<Suspect>, message: &Arc<str>) -> Step {
         if suspects.is_empty() {
             return Step::Nobody;
         }
         let is_here = |trial: &Trial| trial.name == resource.name;
-        if suspects.len() == 1 {
-            if self.trial.as_ref().is_some_and(is_here) {
-                self.trial = None;
-            }
-            return Step::Blamed(suspects.remove(0), message.clone());
+        if suspects.len() == 1 || self.is_given_up(&resource.name, &suspects) {
+            self.trial.take_if(|trial| is_here(trial));
+            return self.blame(&resource.name, suspects, message.clone());
         }
         match &mut self.trial {
             Some(trial) if is_here(trial) => trial.split(suspects),
@@ -112,12 +124,18 @@ impl Hunt {
         if self.open.get(name).is_some_and(|open| open.suspects.iter().all(&holds)) {
             self.open.remove(name);
         }
+        if let Some(searched) = self.searched.get_mut(name) {
+            searched.left.retain(|it| !holds(it));
+            if searched.left.is_empty() {
+                self.searched.remove(name);
+            }
+        }
         // The way back after a refusal is acknowledged as well, and proves nothing: it holds nothing new.
         let is_proof = |trial: &mut Trial| trial.name == name && trial.trying.iter().all(&holds);
         let Some(mut trial) = self.trial.take_if(is_proof) else { return Step::None };
-        let Some(mut guilty) = trial.aside.pop() else { return Step::Narrowed };
+        let Some(guilty) = trial.aside.pop() else { return Step::Narrowed };
         if guilty.len() == 1 {
-            return Step::Blamed(guilty.remove(0), trial.message);
+            return self.blame(name, guilty, trial.message);
         }
         trial.split(guilty);
         self.trial = Some(trial);
@@ -133,9 +151,16 @@ impl Hunt {
             let has_ended = self.trial.take_if(|_| !is_sent);
             return has_ended.is_some_and(|trial| {
                 self.open.remove(&trial.name);
+                self.searched.remove(&trial.name);
                 true
             });
         }
+        // Nothing is set aside by now: what is not to be sent is gone, or was edited.
+        self.searched.retain(|name, searched| {
+            let resource = resolve(name);
+            searched.left.retain(|it| resource.as_ref().is_some_and(|resource| it.is_in(resource)));
+            !searched.left.is_empty()
+        });
         self.open.retain(|name, open| resolve(name).is_some_and(|resource| resource.version == open.version));
         match self.open.pop_first() {
             Some((name, Open { suspects, message, .. })) => {
@@ -146,7 +171,29 @@ impl Hunt {
         }
     }
 
+    /// Whether all of these were searched through before, and as many culprits found as are worth it.
+    fn is_given_up(&self, name: &str, suspects: &[Suspect]) -> bool {
+        let given_up = self.searched.get(name).filter(|searched| searched.culprits >= CULPRITS);
+        given_up.is_some_and(|searched| suspects.iter().all(|it| searched.left.contains(it)))
+    }
+
+    fn blame(&mut self, name: &str, blamed: Vec<Suspect>, message: Arc<str>) -> Step {
+        if let Some(searched) = self.searched.get_mut(name) {
+            searched.left.retain(|it| !blamed.contains(it));
+            searched.culprits += 1;
+            if searched.left.is_empty() {
+                self.searched.remove(name);
+            }
+        }
+        Step::Blamed(blamed, message)
+    }
+
     fn begin(&mut self, name: String, suspects: Vec<Suspect>, message: Arc<str>) {
+        // Something that is new by now is searched through with the same patience.
+        let is_known = |searched: &Searched| suspects.iter().all(|it| searched.left.contains(it));
+        if !self.searched.get(&name).is_some_and(is_known) {
+            self.searched.insert(name.clone(), Searched { left: suspects.clone(), culprits: 0 });
+        }
         let mut trial = Trial { name, message, trying: Vec::new(), aside: Vec::new() };
         trial.split(suspects);
         self.trial = Some(trial);
@@ -223,8 +270,8 @@ mod tests {
                     hunt.accepted("c", |it| held.contains(it))
                 }
             };
-            if let Step::Blamed(suspect, _) = step {
-                blamed.push(suspect);
+            if let Step::Blamed(suspects, _) = step {
+                blamed.extend(suspects);
             }
         }
     }
@@ -246,16 +293,45 @@ mod tests {
     }
 
     #[test]
-    fn every_set_of_bad_plugins_is_found_and_the_search_ends() {
+    fn two_bad_plugins_among_sixteen_are_found_and_the_others_run() {
+        let all: Vec<_> = (0..16).map(|number| suspect(number, number % 5 == 0)).collect();
+        for one in 0..16 {
+            for other in one + 1..16 {
+                let bad = [all[one].clone(), all[other].clone()];
+                let (mut blamed, attempts) = hunt_through(&all, &bad);
+                blamed.sort_by_key(|it| it.revision);
+                assert_eq!(blamed, bad);
+                assert!(attempts <= 2 * 4 + 4, "{attempts} attempts for {one} and {other}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_proxy_that_refuses_everything_costs_a_few_messages_more_than_one_bad_plugin() {
+        for count in 2..=64_usize {
+            for scripts in [0, count / 2, count] {
+                let all: Vec<_> = (0..count).map(|number| suspect(number, number < scripts)).collect();
+                let (mut blamed, attempts) = hunt_through(&all, &all);
+                blamed.sort_by_key(|it| it.revision);
+                assert_eq!(blamed, all);
+                let at_most = 2 * count.next_power_of_two().ilog2() as usize + 4;
+                assert!(attempts <= at_most, "{attempts} attempts for {count} suspects");
+            }
+        }
+    }
+
+    #[test]
+    fn no_set_of_bad_plugins_makes_the_search_long_and_none_is_left_to_be_sent() {
         for count in 1..=8_usize {
             let all: Vec<_> = (0..count).map(|number| suspect(number, number % 3 == 0)).collect();
             for set in 0..1_usize << count {
                 let bad: Vec<_> =
                     (0..count).filter(|number| set >> number & 1 == 1).map(|it| all[it].clone()).collect();
-                let (mut blamed, attempts) = hunt_through(&all, &bad);
-                blamed.sort_by_key(|it| it.revision);
-                assert_eq!(blamed, bad);
-                assert!(attempts <= bad.len() * (count.next_power_of_two().ilog2() as usize + 2));
+                let (blamed, attempts) = hunt_through(&all, &bad);
+                assert!(bad.iter().all(|it| blamed.contains(it)));
+                // Beyond two, neighbours that were refused with them go along.
+                assert!(bad.len() > 2 || blamed.len() == bad.len());
+                assert!(attempts <= 2 * count.next_power_of_two().ilog2() as usize + 4);
             }
         }
     }
@@ -267,7 +343,7 @@ mod tests {
         let mut hunt = Hunt::default();
         assert_eq!(hunt.refused(&one, all[..2].to_vec(), &"no".into()), Step::Narrowed);
         assert_eq!(hunt.refused(&other, all[2..].to_vec(), &"no".into()), Step::None);
-        assert_eq!(hunt.accepted("one", |it| *it == all[0]), Step::Blamed(all[1].clone(), "no".into()));
+        assert_eq!(hunt.accepted("one", |it| *it == all[0]), Step::Blamed(vec![all[1].clone()], "no".into()));
         assert_eq!(hunt.aside().count(), 0);
 
         // The other chain is to be sent as it was refused: the client is not asked the same again.

@@ -137,7 +137,7 @@ impl Progress {
         let step = match blame(resource, accepted, message) {
             Blame::Named(part) => {
                 self.hunt.named(&resource.name);
-                self.suspect(part).map_or(Step::Nobody, |suspect| Step::Blamed(suspect, message.clone()))
+                self.suspect(part).map_or(Step::Nobody, |suspect| Step::Blamed(vec![suspect], message.clone()))
             }
             Blame::OneOf(parts) => {
                 let suspects: Vec<_> = parts.into_iter().filter_map(|part| self.suspect(part)).collect();
@@ -163,9 +163,16 @@ impl Progress {
         match step {
             Step::None | Step::Nobody => return folded,
             Step::Narrowed => {}
-            Step::Blamed(Suspect { plugin, revision, .. }, message) => {
-                self.refusals.insert(plugin.clone(), revision, message);
-                folded.refused.push((plugin, revision));
+            Step::Blamed(blamed, message) => {
+                let message = match &blamed[..] {
+                    [_] => message,
+                    // Some of them may be innocent.
+                    all => format!("refused together with {} others: {message}", all.len() - 1).into(),
+                };
+                for Suspect { plugin, revision, .. } in blamed {
+                    self.refusals.insert(plugin.clone(), revision, message.clone());
+                    folded.refused.push((plugin, revision));
+                }
             }
         }
         folded.has_new_facts = true;

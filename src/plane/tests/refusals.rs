@@ -240,6 +240,48 @@ async fn a_thousand_proxies_that_refuse_everything_cost_two_messages_each() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_proxy_that_refuses_everything_and_names_nobody_costs_a_few_messages_per_change() {
+    let names: Vec<_> = (0..64).map(|number| format!("p{number:02}")).collect();
+    let mut world = World::new();
+    for name in &names {
+        world.plugin(name, |plugin| plugin.fail_strategy = FailStrategy::FailOpen).module(name, Some("1"));
+    }
+    world.settle();
+    let (stream, served) = world.connect("e1", &[], true);
+    let refuses_all = |owners: &[String]| (!owners.is_empty()).then_some("out of memory");
+    let mut held = None;
+    // The last is the empty chain, which it takes.
+    let sent = world.play(stream, &served, &mut held, refuses_all);
+    assert_eq!((sent, owners(&served).len()), (16, 0));
+    assert_eq!(
+        world.state("e1", "shop/p63"),
+        (State::Rejected, "refused together with 61 others: out of memory".into())
+    );
+
+    // It takes what is edited again, all of it.
+    for name in &names {
+        world.module(name, Some("2"));
+    }
+    world.settle();
+    assert_eq!(world.play(stream, &served, &mut held, |_| None), 1);
+    assert_eq!(owners(&served).len(), 64);
+    for name in &names[..8] {
+        world.module(name, Some("3"));
+    }
+    world.settle();
+    let before = held.as_ref().unwrap().version.clone();
+    let is_new = move |sent: &Resource| sent.version != before;
+    let mut sent = 0;
+    while is_new(&chain(&served)) {
+        sent += 1;
+        world.answer(stream, chain(&served), Outcome::Refused { message: "out of memory".into() });
+        world.answer(stream, held.clone().unwrap(), Outcome::Accepted);
+        assert!(sent <= 9, "no end to it");
+    }
+    assert_eq!((sent, owners(&served).len()), (9, 64), "what ran goes on");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_plugin_that_is_accepted_after_all_is_not_shown_as_rejected_for_ever() {
     let mut world = World::new();
     world.plugin("auth", |_| {}).module("auth", Some("1")).settle();
