@@ -22,6 +22,9 @@ pub enum InvalidMatcher {
     #[error("safe_regex.regex {regex:?}: {cause}")]
     Regex { regex: String, cause: String },
 
+    #[error("node_metadatas.path {path:?}: only NAMESPACE, NAME and one of LABELS are kept of a node's metadata")]
+    Path { path: Vec<String> },
+
     #[error("{what} is not offered; node metadata holds NAMESPACE, NAME and LABELS, which are texts")]
     NotOffered { what: &'static str },
 }
@@ -80,7 +83,11 @@ fn path_and_value(matcher: &StructMatcher) -> Result<(Vec<String>, Value), Inval
         Some(Segment::Key(key)) => Ok(key.clone()),
         None => Err(InvalidMatcher::NoPattern { field: "node_metadatas.path" }),
     };
-    let path = matcher.path.iter().map(|segment| key(&segment.segment)).collect::<Result<_, _>>()?;
+    let path: Vec<_> = matcher.path.iter().map(|segment| key(&segment.segment)).collect::<Result<_, _>>()?;
+    // Of what is not kept nobody knows whether it is there.
+    if !matches!(path.iter().map(String::as_str).collect::<Vec<_>>()[..], ["NAMESPACE" | "NAME"] | ["LABELS", _]) {
+        return Err(InvalidMatcher::Path { path });
+    }
     let value = matcher.value.as_ref().ok_or(InvalidMatcher::NoPattern { field: "node_metadatas.value" })?;
     Ok((path, Value::new(value)?))
 }
@@ -142,7 +149,9 @@ impl Text {
 
 /// A `safe_regex` speaks of the whole text, and case is its own matter (`(?i)`).
 fn whole(regex: &str) -> Result<Regex, InvalidMatcher> {
-    let built = RegexBuilder::new(&format!("^(?:{regex})$")).size_limit(MAX_REGEX_BYTES).build();
+    let build = |regex: &str| RegexBuilder::new(regex).size_limit(MAX_REGEX_BYTES).build();
+    // Alone at first: one with a parenthesis too many would close ours.
+    let built = build(regex).and_then(|_| build(&format!("^(?:{regex})$")));
     built.map_err(|error| InvalidMatcher::Regex { regex: regex.to_owned(), cause: error.to_string() })
 }
 
@@ -209,6 +218,14 @@ mod tests {
         let refused = |matcher: NodeMatcher| Matchers::new(&[matcher]).unwrap_err().to_string();
         let regex = StringPattern::SafeRegex(RegexMatcher { regex: "(".into(), ..RegexMatcher::default() });
         assert!(refused(id(regex)).starts_with("safe_regex.regex \"(\": "));
+        for regex in ["e)|(?:zz", "edge)|(?:edge-1"] {
+            let alone = StringPattern::SafeRegex(RegexMatcher { regex: regex.into(), ..RegexMatcher::default() });
+            assert!(refused(id(alone)).starts_with("safe_regex.regex"), "{regex} is no expression by itself");
+        }
+        for path in [&["LABELS"][..], &["CLUSTER_ID"], &["LABELS", "app", "x"], &["NAME", "x"], &[]] {
+            let refused = refused(metadata(path, ValuePattern::PresentMatch(false)));
+            assert!(refused.starts_with(&format!("node_metadatas.path {path:?}: only NAMESPACE")), "{refused}");
+        }
         assert!(refused(metadata(&["NAME"], ValuePattern::BoolMatch(true))).contains("is not offered"));
         let empty = NodeMatcher { node_id: Some(StringMatcher::default()), node_metadatas: Vec::new() };
         assert_eq!(refused(empty), "string match: a pattern is missing");
