@@ -78,7 +78,7 @@ pub enum ModuleDelivery {
 /// A connected proxy, as its xDS node describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proxy {
-    /// `node.id`: a name for people, not an identity.
+    /// `node.id`: a name for people, not an identity: there are fleets in which all have the same.
     pub node_id: String,
     /// `metadata.NAME`, or what an Istio-style id says; empty where neither does. For people, too.
     pub name: String,
@@ -90,7 +90,8 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// What its process is remembered by while it is away: node id and Envoy build.
+    /// What its process is remembered by while it is away: node id and Envoy build. Nothing is remembered of those that
+    /// share an id.
     pub fn remembered_as(&self) -> String {
         let build = self.version.map(|version| version.to_string()).unwrap_or_default();
         format!("{} {build}", self.node_id)

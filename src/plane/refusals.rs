@@ -1,7 +1,8 @@
 //! What proxies refused, remembered across restarts of the control plane.
 //!
 //! Envoy remembers the hash of what it refused and would falsely acknowledge the same bytes later, so that a refused
-//! revision must not be sent again to the same process (design, section 5, rule 4).
+//! revision must not be sent again to the same process (design, section 5, rule 4). Processes that share a node id cannot
+//! be told apart when they come back: nothing is remembered of them, and that is remembered.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -47,6 +48,9 @@ pub struct Refusal {
 struct Remembered {
     /// Grows with everything that is recorded, for whichever proxy.
     recorded: u64,
+    /// Several live proxies have had this id and build.
+    #[serde(default)]
+    is_shared: bool,
     refusals: Vec<Entry>,
 }
 
@@ -78,7 +82,19 @@ impl Refusals {
         entries.filter_map(|entry| Some((entry.plugin.parse().ok()?, Revision::parse(entry.last_good.as_deref()?)?)))
     }
 
-    /// This proxy starts as a new process: it may take what the one before refused.
+    /// Others have this proxy's id as well: what is known may be about any of them, and so may what comes.
+    pub fn share(&mut self, proxy: &Proxy) {
+        let key = proxy.remembered_as();
+        if self.proxies.get(&key).is_some_and(|known| known.is_shared) {
+            return;
+        }
+        self.change(&key, |remembered| {
+            remembered.is_shared = true;
+            remembered.refusals.clear();
+        });
+    }
+
+    /// This proxy starts as a new process, and no other has its id by now: it may take what the one before refused.
     pub fn forget(&mut self, proxy: &Proxy) {
         self.forget_key(&proxy.remembered_as());
     }
@@ -92,18 +108,28 @@ impl Refusals {
 
     pub fn record(&mut self, proxy: &Proxy, refusal: Refusal) {
         let key = proxy.remembered_as();
-        let now = self.by_age.last().map_or(0, |(newest, _)| newest + 1);
-        let remembered = self.proxies.entry(key.clone()).or_default();
-        self.by_age.remove(&(remembered.recorded, key.clone()));
-        self.by_age.insert((now, key.clone()));
-        remembered.recorded = now;
-        let entry = Entry::of(&refusal);
-        remembered.refusals.retain(|known| !known.is_about(&entry.plugin, &entry.revision));
-        if remembered.refusals.len() == REVISIONS {
-            remembered.refusals.remove(0);
+        if self.proxies.get(&key).is_some_and(|known| known.is_shared) {
+            return;
         }
-        remembered.refusals.push(entry);
-        self.kept.put(&key, remembered);
+        let entry = Entry::of(&refusal);
+        self.change(&key, |remembered| {
+            remembered.refusals.retain(|known| !known.is_about(&entry.plugin, &entry.revision));
+            if remembered.refusals.len() == REVISIONS {
+                remembered.refusals.remove(0);
+            }
+            remembered.refusals.push(entry);
+        });
+    }
+
+    /// Changes what is known of a proxy, which is the youngest thereby.
+    fn change(&mut self, key: &str, change: impl FnOnce(&mut Remembered)) {
+        let now = self.by_age.last().map_or(0, |(newest, _)| newest + 1);
+        let remembered = self.proxies.entry(key.to_owned()).or_default();
+        self.by_age.remove(&(remembered.recorded, key.to_owned()));
+        self.by_age.insert((now, key.to_owned()));
+        remembered.recorded = now;
+        change(remembered);
+        self.kept.put(key, remembered);
         if self.proxies.len() > PROXIES
             && let Some((_, oldest)) = self.by_age.first().cloned()
         {
@@ -128,7 +154,7 @@ impl Refusals {
     fn retain(&mut self, key: &str, is_kept: impl Fn(&Entry) -> bool) {
         let Some(remembered) = self.proxies.get_mut(key) else { return };
         remembered.refusals.retain(is_kept);
-        if remembered.refusals.is_empty() {
+        if remembered.refusals.is_empty() && !remembered.is_shared {
             self.forget_key(key);
         } else {
             self.kept.put(key, remembered);
@@ -191,6 +217,26 @@ mod tests {
         assert_eq!(refusals.of(&proxy), [refusal]);
         refusals.forget(&proxy);
         assert_eq!(Refusals::open(folder.path(), &Scribe::at_once()).of(&proxy), []);
+    }
+
+    #[test]
+    fn nothing_is_remembered_of_an_id_that_several_proxies_have() {
+        let folder = tempfile::tempdir().unwrap();
+        let (proxy, refusal) = (proxy("envoy"), refusal("auth", 1));
+        let open = || Refusals::open(folder.path(), &Scribe::at_once());
+        let mut refusals = open();
+        refusals.record(&proxy, refusal.clone());
+        refusals.share(&proxy);
+        assert_eq!(refusals.of(&proxy), []);
+        let mut refusals = open();
+        refusals.record(&proxy, refusal.clone());
+        refusals.forget_plugin(&refusal.plugin);
+        let mut refusals = open();
+        refusals.record(&proxy, refusal.clone());
+        assert_eq!(open().of(&proxy), []);
+        refusals.forget(&proxy);
+        refusals.record(&proxy, refusal.clone());
+        assert_eq!(open().of(&proxy), [refusal]);
     }
 
     #[test]

@@ -115,6 +115,11 @@ impl Proxies {
         }
     }
 
+    /// Whether live proxies share this node id, so that it does not tell which of them one is.
+    pub fn are_several(&self, node_id: &str) -> bool {
+        self.by_node_id.get(node_id).is_some_and(Namesakes::are_several)
+    }
+
     pub fn of_stream(&self, stream: StreamId) -> Option<ProxyKey> {
         self.streams.get(&stream).copied()
     }

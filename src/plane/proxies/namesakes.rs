@@ -50,6 +50,13 @@ impl Namesakes {
         self.alike.is_empty()
     }
 
+    /// Whether they are several Envoys indeed. One that comes back while its former connection has not been found dead
+    /// looks like two of them at one address.
+    pub(super) fn are_several(&self) -> bool {
+        let address = |it: Option<&(Option<IpAddr>, Services, ProxyKey)>| it.map(|(address, ..)| *address);
+        self.alike.len() > 2 || address(self.alike.first()) != address(self.alike.last())
+    }
+
     /// The oldest proxy at this address that lacks this service.
     pub(super) fn lacking(&self, service: Service, peer: Option<IpAddr>) -> Option<ProxyKey> {
         let mut oldest = None;

@@ -172,10 +172,15 @@ impl Reconciler {
             "proxy connected"
         );
         let key = self.proxies.connect(stream, hello, snapshots);
+        let is_several = self.proxies.are_several(&proxy.node_id);
         let Some(connected) = self.proxies.get_mut(key) else { return };
         // Of an Envoy's separate services, a later one may hold nothing yet: only the first tells whether it starts.
         let is_first = connected.streams.len() == 1;
-        if is_first && is_new_process {
+        if is_several {
+            // What one of them did is not to be told of the others.
+            self.refusals.share(&proxy);
+            self.deliveries.forget(&proxy);
+        } else if is_first && is_new_process {
             self.refusals.forget(&proxy);
             self.deliveries.forget(&proxy);
         } else if is_first {
@@ -207,8 +212,11 @@ impl Reconciler {
             }
             Report::FellBack(stream, reason) => {
                 let Some(key) = self.proxies.of_stream(stream) else { return };
+                let is_several = self.proxies.get(key).is_some_and(|it| self.proxies.are_several(&it.proxy.node_id));
                 let Some(connected) = self.proxies.get_mut(key) else { return };
-                self.deliveries.fell_back(&connected.proxy, reason);
+                if !is_several {
+                    self.deliveries.fell_back(&connected.proxy, reason);
+                }
                 connected.facts.delivery = ModuleDelivery::Inline;
                 connected.delivery_reason = reason;
                 connected.regroup();

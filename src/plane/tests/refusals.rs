@@ -115,14 +115,7 @@ async fn two_refused_edits_in_a_row_leave_the_working_plugin_in_place() {
 
     // Nor does a restart take it away, with the proxy back or not.
     world.restart();
-    let pinned = |world: &World| world.reconciler.table.wanted();
-    world.reconciler.on_loaded(Arc::new(world.loaded.clone()));
-    for module in pinned(&world).into_iter().filter(|it| it.sha256.is_some()) {
-        let is_it = |content: &&str| Some(Digest::of(content.as_bytes())) == module.sha256;
-        let content = ["1", "2", "3", "4"].into_iter().find(is_it).unwrap();
-        world.modules.insert(module, ready(content));
-    }
-    world.settle();
+    world.find_stored(&["1", "2", "3", "4"]);
     let (_, served_one) = world.connect("one", &[], false);
     assert_ne!(chain(&served_one).version, first);
     let (_, served_two) = world.connect("two", &[], false);
@@ -380,4 +373,36 @@ async fn neighbours_of_a_bad_script_are_not_stuck_after_a_second_late_refusal() 
     for name in ["shop/a", "shop/b", "shop/c"] {
         assert_eq!(world.state("e1", name).0, State::Programmed);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_one_of_a_fleet_with_one_id_refused_is_not_taken_from_the_others_by_a_restart() {
+    let mut world = World::new();
+    world.plugin("auth", |_| {}).module("auth", Some("1")).settle();
+    let mut fleet: Vec<_> = (0..4).map(|_| world.connect("envoy", &[], false)).collect();
+    for (stream, served) in &fleet {
+        world.accept_all(*stream, served);
+    }
+    world.module("auth", Some("2")).settle();
+    let second = chain(&fleet[0].1).version.clone();
+    for (stream, served) in &fleet[1..] {
+        world.accept_all(*stream, served);
+    }
+    world.answer(fleet[0].0, chain(&fleet[0].1), refused("shop/auth"));
+    assert_ne!(chain(&fleet[0].1).version, second);
+
+    world.restart();
+    world.find_stored(&["1", "2"]);
+    fleet = (0..4).map(|_| world.connect("envoy", &[], false)).collect();
+    assert!(fleet.iter().all(|(_, served)| chain(served).version == second));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_proxy_that_comes_back_before_its_former_connection_is_found_dead_is_remembered() {
+    let (mut world, [(one, served), _]) = two_that_run_auth();
+    let first = chain(&served).version.clone();
+    world.module("auth", Some("2")).settle();
+    world.answer(one, chain(&served), refused("shop/auth"));
+    let (_, served) = world.connect("one", &[], false);
+    assert_eq!(chain(&served).version, first);
 }
