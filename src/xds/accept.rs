@@ -1,7 +1,7 @@
 //! Takes in connections, speaks TLS and HTTP/2 on them, and asks them to leave when their time has come.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
@@ -35,7 +35,8 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 const FLUSHED_WITHIN: Duration = Duration::from_secs(5);
 /// A client has the first word in TLS, and calls something at once.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(10);
-const FIRST_CALL_WITHIN: Duration = Duration::from_secs(30);
+/// Within this time something is called, or a stream is open.
+const IDLE: Duration = Duration::from_secs(30);
 /// How often the wall clock is asked whether a certificate has ended: it may have been set meanwhile.
 const CLOCK_LOOK: Duration = Duration::from_secs(60);
 
@@ -55,11 +56,11 @@ enum Leave {
     Age,
     /// The client's certificate has ended.
     Expired,
-    /// Nothing was called on it.
+    /// Nothing was called on it lately, and nothing is open.
     Idle,
 }
 
-/// Tells the streams of one connection that it is about to end.
+/// Tells the streams of one connection that it is about to end. Each holds it as long as it is open.
 #[derive(Clone, Debug)]
 pub(super) struct Farewell {
     said: CancellationToken,
@@ -75,6 +76,11 @@ impl Farewell {
         // Said once.
         let _ = self.leave.set(leave);
         self.said.cancel();
+    }
+
+    /// How many there are: those of the connection itself, and one for each open stream.
+    fn holders(&self) -> usize {
+        Arc::strong_count(&self.leave)
     }
 
     pub fn said(&self) -> tokio_util::sync::WaitForCancellationFutureOwned {
@@ -117,9 +123,16 @@ pub(super) async fn serve(
             () = &mut follow_health => unreachable!("health is followed for ever"),
         };
         match accepted {
-            Ok((socket, peer)) => {
-                connections.spawn(welcome(door.clone(), socket, peer, tls.as_ref().map(|tls| tls.config())));
-            }
+            Ok((socket, peer)) => match door.shared.admission.connect() {
+                Some(place) => {
+                    let welcome = welcome(door.clone(), socket, peer, tls.as_ref().map(|tls| tls.config()));
+                    connections.spawn(async move {
+                        welcome.await;
+                        drop(place);
+                    });
+                }
+                None => refuse(&door.shared, peer),
+            },
             Err(error) => {
                 // Mostly too many open files: the next accept may find one closed.
                 tracing::warn!(%error, "connection not accepted");
@@ -131,6 +144,14 @@ pub(super) async fn serve(
     tokio::select! {
         () = connections.wait() => {}
         () = &mut follow_health => unreachable!("health is followed for ever"),
+    }
+}
+
+/// Nothing can be said without a handshake. A crowd is told of now and then.
+fn refuse(shared: &Shared, peer: SocketAddr) {
+    let refused = shared.metrics.connection_refused();
+    if refused.is_power_of_two() {
+        tracing::warn!(%peer, refused, "too many connections, this one is closed");
     }
 }
 
@@ -215,11 +236,11 @@ fn jittered(age: Duration) -> Duration {
 
 async fn serve_connection(door: Door, io: impl Read + Write + Unpin, peer: SocketAddr, ends: Ends) {
     let farewell = Farewell::new();
-    let has_called = Arc::new(AtomicBool::new(false));
+    let calls = Arc::new(AtomicU64::new(0));
     let service = {
-        let (router, farewell, has_called) = (door.router, farewell.clone(), has_called.clone());
+        let (router, farewell, calls) = (door.router, farewell.clone(), calls.clone());
         tower::service_fn(move |mut request: Request<hyper::body::Incoming>| {
-            has_called.store(true, Ordering::Relaxed);
+            calls.fetch_add(1, Ordering::Relaxed);
             request.extensions_mut().insert(peer);
             request.extensions_mut().insert(farewell.clone());
             router.clone().call(request)
@@ -234,7 +255,9 @@ async fn serve_connection(door: Door, io: impl Read + Write + Unpin, peer: Socke
         .keep_alive_timeout(KEEPALIVE_TIMEOUT);
     let connection = builder.serve_connection(io, TowerToHyperService::new(service));
     tokio::pin!(connection);
-    let leave = Quiet::new(time_to_leave(&door.shutdown, &has_called, ends));
+    let at_rest = farewell.holders();
+    let is_busy = || farewell.holders() > at_rest;
+    let leave = Quiet::new(time_to_leave(&door.shutdown, &calls, is_busy, ends));
     let result = tokio::select! {
         biased;
         result = connection.as_mut() => result,
@@ -252,7 +275,12 @@ async fn serve_connection(door: Door, io: impl Read + Write + Unpin, peer: Socke
     }
 }
 
-async fn time_to_leave(shutdown: &CancellationToken, has_called: &AtomicBool, ends: Ends) -> Leave {
+async fn time_to_leave(
+    shutdown: &CancellationToken,
+    calls: &AtomicU64,
+    is_busy: impl Fn() -> bool,
+    ends: Ends,
+) -> Leave {
     let age = async {
         match ends.age {
             Some(at) => tokio::time::sleep_until(at).await,
@@ -266,9 +294,14 @@ async fn time_to_leave(shutdown: &CancellationToken, has_called: &AtomicBool, en
         }
     };
     let silence = async {
-        tokio::time::sleep(FIRST_CALL_WITHIN).await;
-        if has_called.load(Ordering::Relaxed) {
-            std::future::pending().await
+        let mut before = 0;
+        loop {
+            tokio::time::sleep(IDLE).await;
+            let now = calls.load(Ordering::Relaxed);
+            if now == before && !is_busy() {
+                return;
+            }
+            before = now;
         }
     };
     tokio::select! {
@@ -302,6 +335,19 @@ mod tests {
 
     async fn is_over(waiting: &mut (impl Future<Output = ()> + Unpin)) -> bool {
         tokio::time::timeout(2 * CLOCK_LOOK, waiting).await.is_ok()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_on_which_one_call_was_made_is_not_kept_for_ever() {
+        let (shutdown, calls, farewell) = (CancellationToken::new(), AtomicU64::new(1), Farewell::new());
+        let stream = farewell.clone();
+        let ends = Ends { age: None, certificate: None };
+        let mut leave = Box::pin(time_to_leave(&shutdown, &calls, || farewell.holders() > 1, ends));
+        assert!(tokio::time::timeout(HOUR, &mut leave).await.is_err(), "a stream is open");
+        calls.fetch_add(1, Ordering::Relaxed);
+        drop(stream);
+        assert!(tokio::time::timeout(IDLE, &mut leave).await.is_err());
+        assert!(matches!(tokio::time::timeout(2 * IDLE, leave).await, Ok(Leave::Idle)));
     }
 
     #[tokio::test(start_paused = true)]

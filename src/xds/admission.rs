@@ -1,4 +1,4 @@
-//! How many streams may be open, and how fast new ones may come.
+//! How many connections and streams may be open, and how fast new streams may come.
 //!
 //! A refused client keeps what it has and comes again; a control plane that takes in more than it can serve loses all.
 
@@ -24,6 +24,9 @@ impl Default for AdmissionLimits {
     }
 }
 
+/// Connections beyond one for each stream: for health checks, and for those that have to be told that there is no room.
+const SPARE_CONNECTIONS: usize = 256;
+
 /// Why a stream is not taken in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Refusal {
@@ -36,10 +39,11 @@ pub enum Refusal {
 pub struct Admission {
     limits: AdmissionLimits,
     open: Arc<AtomicUsize>,
+    connections: Arc<AtomicUsize>,
     bucket: Mutex<Bucket>,
 }
 
-/// Held by a stream for as long as it is open.
+/// Held by a stream or a connection for as long as it is open.
 #[derive(Debug)]
 pub struct Admitted(Arc<AtomicUsize>);
 
@@ -52,14 +56,16 @@ impl Drop for Admitted {
 impl Admission {
     pub fn new(limits: AdmissionLimits) -> Self {
         let bucket = Bucket { left: f64::from(limits.max_streams_per_second), at: Instant::now() };
-        Self { limits, open: Arc::default(), bucket: Mutex::new(bucket) }
+        Self { limits, open: Arc::default(), connections: Arc::default(), bucket: Mutex::new(bucket) }
+    }
+
+    /// A place for a connection; `None` when there are too many.
+    pub fn connect(&self) -> Option<Admitted> {
+        place(&self.connections, self.limits.max_streams.saturating_add(SPARE_CONNECTIONS))
     }
 
     pub fn admit(&self) -> Result<Admitted, Refusal> {
-        let admitted = Admitted(Arc::clone(&self.open));
-        if self.open.fetch_add(1, Ordering::Relaxed) >= self.limits.max_streams {
-            return Err(Refusal::TooMany);
-        }
+        let admitted = place(&self.open, self.limits.max_streams).ok_or(Refusal::TooMany)?;
         let rate = f64::from(self.limits.max_streams_per_second);
         let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
         if bucket.take(rate, Instant::now()) { Ok(admitted) } else { Err(Refusal::TooFast) }
@@ -78,6 +84,12 @@ impl Admission {
             )),
         }
     }
+}
+
+/// Dropped again where it is one too many.
+fn place(open: &Arc<AtomicUsize>, at_most: usize) -> Option<Admitted> {
+    let place = Admitted(Arc::clone(open));
+    (open.fetch_add(1, Ordering::Relaxed) < at_most).then_some(place)
 }
 
 /// A token bucket that holds one second's worth.
@@ -118,6 +130,15 @@ mod tests {
         assert_eq!(admission.admit().unwrap_err(), Refusal::TooMany);
         drop(first);
         assert!(admission.admit().is_ok());
+    }
+
+    #[test]
+    fn connections_have_a_cap_of_their_own() {
+        let admission = admission(2, 100);
+        let mut connections: Vec<_> = (0..2 + SPARE_CONNECTIONS).map(|_| admission.connect().unwrap()).collect();
+        assert!(admission.connect().is_none() && admission.admit().is_ok());
+        connections.pop();
+        assert!(admission.connect().is_some());
     }
 
     #[tokio::test(start_paused = true)]

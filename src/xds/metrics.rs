@@ -19,6 +19,7 @@ pub struct Metrics {
     acks: Family<Labels, Counter>,
     nacks: Family<Labels, Counter>,
     refused_streams: Family<Labels, Counter>,
+    refused_connections: Counter,
     failed_handshakes: Counter,
     oversized: Family<Labels, Counter>,
 }
@@ -29,7 +30,8 @@ impl Metrics {
         registry.register("xds_responses", "Discovery responses sent", self.responses.clone());
         registry.register("xds_acks", "Resources acknowledged", self.acks.clone());
         registry.register("xds_nacks", "Resources refused", self.nacks.clone());
-        registry.register("xds_streams_refused", "Discovery streams not taken in", self.refused_streams.clone());
+        registry.register("xds_streams_refused", "Streams not taken in", self.refused_streams.clone());
+        registry.register("xds_connections_refused", "Connections not taken in", self.refused_connections.clone());
         registry.register(
             "xds_oversized_responses",
             "Discovery responses above --max-response-bytes, which could not be split",
@@ -44,6 +46,11 @@ impl Metrics {
             Refusal::TooFast => "rate",
         };
         self.refused_streams.get_or_create(&[("reason", reason)]).inc();
+    }
+
+    /// How many by now.
+    pub(super) fn connection_refused(&self) -> u64 {
+        self.refused_connections.inc() + 1
     }
 
     pub(super) fn handshake_failed(&self) {

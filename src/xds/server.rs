@@ -4,16 +4,24 @@
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::State;
+use axum::middleware::{self, Next};
+use bytes::Bytes;
 use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
 use http::{HeaderValue, Request, Response, header};
+use http_body::Frame;
 use tonic::codec::BufferSettings;
 use tonic::{Status, Streaming};
 use tonic_prost::ProstDecoder;
 
+use super::accept::Farewell;
+use super::admission::{Admitted, Refusal};
 use super::fleet::Service;
 use super::health::Health;
 use super::message::DiscoveryMessage;
@@ -85,7 +93,10 @@ pub(super) fn router(shared: &Arc<Shared>, health: &Health) -> Router {
         reflection = reflection.with_service_name(name);
     }
     let reflection = reflection.build_v1().expect("the build wrote valid descriptors");
-    let mut router = tonic::service::Routes::new(health.service()).add_service(reflection).into_axum_router();
+    let mut router = tonic::service::Routes::new(health.service())
+        .add_service(reflection)
+        .into_axum_router()
+        .layer(middleware::from_fn_with_state(shared.clone(), admit));
     for (name, service, sotw, delta) in SERVICES {
         let open = |method: &str| format!("/{name}/{method}");
         let discovery = Discovery { service, shared: shared.clone() };
@@ -94,6 +105,49 @@ pub(super) fn router(shared: &Arc<Shared>, health: &Health) -> Router {
             .route_service(&open(delta), tower::service_fn(discovery.open::<DeltaDiscoveryRequest>()));
     }
     router
+}
+
+/// Health is watched and reflection asked by streams, which take up places as others do. A check is one answer: a probe
+/// must not fail because the fleet is there.
+async fn admit(State(shared): State<Arc<Shared>>, request: Request<Body>, next: Next) -> Response<Body> {
+    let path = request.uri().path();
+    if path != "/grpc.health.v1.Health/Watch" && !path.starts_with("/grpc.reflection.") {
+        return next.run(request).await;
+    }
+    let admitted = match shared.admission.admit() {
+        Ok(admitted) => admitted,
+        Err(refusal) => return refuse(&shared, refusal),
+    };
+    let farewell = request.extensions().get().cloned();
+    next.run(request).await.map(|body| Body::new(Placed { body, _farewell: farewell, _admitted: admitted }))
+}
+
+fn refuse(shared: &Shared, refusal: Refusal) -> Response<Body> {
+    shared.metrics.stream_refused(refusal);
+    shared.admission.status(refusal).into_http()
+}
+
+/// The body of a stream that is not ours, with its place.
+struct Placed {
+    body: Body,
+    _farewell: Option<Farewell>,
+    _admitted: Admitted,
+}
+
+impl http_body::Body for Placed {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
 }
 
 #[derive(Clone)]
@@ -117,10 +171,7 @@ impl Discovery {
             }
             let admitted = match self.shared.admission.admit() {
                 Ok(admitted) => admitted,
-                Err(refusal) => {
-                    self.shared.metrics.stream_refused(refusal);
-                    return ready(Ok(self.shared.admission.status(refusal).into_http()));
-                }
+                Err(refusal) => return ready(Ok(refuse(&self.shared, refusal))),
             };
             let (peer, farewell) = (request.extensions().get().copied(), request.extensions().get().cloned());
             let farewell = farewell.expect("every request comes in through `accept`");

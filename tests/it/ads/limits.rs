@@ -3,11 +3,15 @@
 use std::time::Duration;
 
 use tonic::Code;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use wasmplane::snapshot::ResourceType::{Cluster, ExtensionConfig};
 use wasmplane::xds::{AdmissionLimits, Options, Transport};
 
 use super::envoy::{Delta, Sotw, channel, delta, soon, sotw};
 use super::plane::{Plane, resource};
+use crate::support::wait_until;
 
 fn admitting(max_streams: usize, max_streams_per_second: u32) -> Options {
     Options { admission: AdmissionLimits { max_streams, max_streams_per_second }, ..Options::default() }
@@ -35,6 +39,43 @@ async fn a_stream_above_the_cap_is_told_so_and_taken_in_when_there_is_room() {
     let mut next = Sotw::ads(&plane.url).await;
     next.send(sotw("e", Cluster, &[]));
     next.next().await;
+}
+
+#[tokio::test]
+async fn streams_of_health_and_reflection_take_up_places_and_a_probe_does_not() {
+    let plane = Plane::run(admitting(1, 100)).await;
+    let mut client = HealthClient::new(channel(&plane.url).await);
+    let _watched = soon(client.watch(HealthCheckRequest::default())).await.unwrap();
+    let mut reflection = ServerReflectionClient::new(channel(&plane.url).await);
+    for status in [
+        soon(client.watch(HealthCheckRequest::default())).await.unwrap_err(),
+        soon(reflection.server_reflection_info(tokio_stream::pending())).await.unwrap_err(),
+        refused(&plane.url).await,
+    ] {
+        assert_eq!(status.code(), Code::ResourceExhausted);
+    }
+    soon(client.check(HealthCheckRequest::default())).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_connection_above_the_cap_is_closed_and_the_next_one_finds_room_when_there_is_some() {
+    use tokio::io::AsyncReadExt as _;
+    let plane = Plane::run(admitting(1, 100)).await;
+    let address = plane.url.trim_start_matches("http://");
+    let mut open = Vec::new();
+    for _ in 0..1 + 256 {
+        open.push(tokio::net::TcpStream::connect(address).await.unwrap());
+    }
+    let mut extra = tokio::net::TcpStream::connect(address).await.unwrap();
+    // Nothing of HTTP/2's preface: it is closed.
+    assert!(matches!(soon(extra.read(&mut [0; 64])).await, Ok(0) | Err(_)));
+    open.clear();
+    wait_until("room for a connection", async || {
+        let endpoint = tonic::transport::Endpoint::from_shared(plane.url.clone()).unwrap();
+        let mut client = HealthClient::new(endpoint.connect().await.ok()?);
+        client.check(HealthCheckRequest::default()).await.ok()
+    })
+    .await;
 }
 
 #[tokio::test]
