@@ -7,7 +7,7 @@ use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, Disc
 
 use super::recorder::Names;
 use super::session::{Protocol, Reaction, Session};
-use super::size::{TooMuch, check_names};
+use super::size::{Asked, TooMuch, check_names};
 use super::subscription::Subscription;
 use crate::snapshot::{ResourceType, Snapshot};
 
@@ -37,9 +37,13 @@ pub(super) trait DiscoveryMessage: prost::Message + Default + Unpin + 'static {
     fn asks(&self, before: Option<&Subscription>) -> Option<(Names, Names, usize)>;
 
     /// Whether the names in it are fewer and shorter than what a stream may ask for.
-    fn check_names(&self, asked_before: usize) -> Result<(), TooMuch>;
+    fn check_names(&self, of: ResourceType, session: &Session) -> Result<(), TooMuch>;
 
     fn apply(&self, session: &mut Session, of: ResourceType, snapshot: Option<&Snapshot>, now: Instant) -> Reaction;
+}
+
+fn bytes_asked(session: &Session, of: impl IntoIterator<Item = ResourceType>) -> usize {
+    of.into_iter().filter_map(|of| session.subscription(of)).map(Subscription::bytes).sum()
 }
 
 impl DiscoveryMessage for DiscoveryRequest {
@@ -74,8 +78,9 @@ impl DiscoveryMessage for DiscoveryRequest {
     }
 
     /// Each request replaces the names of the one before.
-    fn check_names(&self, _asked_before: usize) -> Result<(), TooMuch> {
-        check_names(0, self.resource_names.iter())
+    fn check_names(&self, of: ResourceType, session: &Session) -> Result<(), TooMuch> {
+        let others = ResourceType::ALL.into_iter().filter(|other| *other != of);
+        check_names(of, Asked { count: 0, bytes: bytes_asked(session, others) }, self.resource_names.iter())
     }
 
     fn apply(&self, session: &mut Session, of: ResourceType, snapshot: Option<&Snapshot>, now: Instant) -> Reaction {
@@ -110,10 +115,12 @@ impl DiscoveryMessage for DeltaDiscoveryRequest {
             .then(|| (Names::of(subscribe.iter()), Names::of(unsubscribe.iter()), self.initial_resource_versions.len()))
     }
 
-    fn check_names(&self, asked_before: usize) -> Result<(), TooMuch> {
-        check_names(asked_before, self.resource_names_subscribe.iter())?;
-        check_names(0, self.initial_resource_versions.keys())?;
-        check_names(0, self.initial_resource_versions.values())
+    fn check_names(&self, of: ResourceType, session: &Session) -> Result<(), TooMuch> {
+        let count = session.subscription(of).map_or(0, |subscription| subscription.names.len());
+        let asked = Asked { count, bytes: bytes_asked(session, ResourceType::ALL) };
+        check_names(of, asked, self.resource_names_subscribe.iter())?;
+        check_names(of, Asked::default(), self.initial_resource_versions.keys())?;
+        check_names(of, Asked::default(), self.initial_resource_versions.values())
     }
 
     fn apply(&self, session: &mut Session, of: ResourceType, snapshot: Option<&Snapshot>, now: Instant) -> Reaction {

@@ -6,6 +6,8 @@ use envoy_types::pb::envoy::config::core::v3::Node;
 use envoy_types::pb::google::protobuf::Value;
 use envoy_types::pb::google::protobuf::value::Kind;
 
+use crate::snapshot::ResourceType;
+
 /// Of a node's id, cluster and namespace, of a label's key and value, of a resource's name and version. Kubernetes
 /// stays below 320, xDS names in the wild below 500.
 const MAX_TEXT_BYTES: usize = 2048;
@@ -14,6 +16,12 @@ const MAX_LABELS: usize = 256;
 /// Names that a stream may ask for, and hold, of one type: EDS has one per cluster, of which the largest fleets have
 /// some 10,000.
 const MAX_NAMES: usize = 50_000;
+/// The same of ECDS, where each name is answered with a resource, whether anything stands behind it or not. A proxy asks for
+/// one per plugin, or for a few per listener.
+const MAX_EXTENSION_NAMES: usize = 5_000;
+/// Of the names of all types that a stream asks for, together: each is kept several times. The names of the largest
+/// fleets come to a tenth of it.
+const MAX_NAME_BYTES: usize = 8 << 20;
 
 /// The client's request is too large to be kept. Not mended by trying again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -24,8 +32,11 @@ pub enum TooMuch {
     #[error("node.metadata.LABELS has {count} entries; at most {MAX_LABELS} are taken")]
     Labels { count: usize },
 
-    #[error("{count} resource names of one type; a stream may ask for at most {MAX_NAMES}")]
-    Names { count: usize },
+    #[error("{count} resource names of one type; a stream may ask for at most {at_most}")]
+    Names { count: usize, at_most: usize },
+
+    #[error("resource names of {bytes} bytes; a stream may ask for at most {MAX_NAME_BYTES}")]
+    NameBytes { bytes: usize },
 }
 
 pub fn check_node(node: &Node) -> Result<(), TooMuch> {
@@ -46,11 +57,29 @@ pub fn check_node(node: &Node) -> Result<(), TooMuch> {
     Ok(())
 }
 
-/// `names` of one request, beside `asked_before` of the same type on the same stream.
-pub fn check_names<'a>(asked_before: usize, names: impl ExactSizeIterator<Item = &'a String>) -> Result<(), TooMuch> {
-    let count = asked_before + names.len();
-    if count > MAX_NAMES {
-        return Err(TooMuch::Names { count });
+/// What a stream asks for already and goes on asking for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// Names of the type that a request is about.
+    pub count: usize,
+    /// Of the names of all types.
+    pub bytes: usize,
+}
+
+/// `names` of one request, beside what was `asked` before.
+pub fn check_names<'a>(
+    of: ResourceType,
+    asked: Asked,
+    names: impl ExactSizeIterator<Item = &'a String> + Clone,
+) -> Result<(), TooMuch> {
+    let at_most = if of == ResourceType::ExtensionConfig { MAX_EXTENSION_NAMES } else { MAX_NAMES };
+    let count = asked.count + names.len();
+    if count > at_most {
+        return Err(TooMuch::Names { count, at_most });
+    }
+    let bytes = asked.bytes + names.clone().map(String::len).sum::<usize>();
+    if bytes > MAX_NAME_BYTES {
+        return Err(TooMuch::NameBytes { bytes });
     }
     names.into_iter().try_for_each(|name| check_text("a resource name", name))
 }
@@ -98,8 +127,14 @@ mod tests {
 
     #[test]
     fn names_count_together_with_those_of_earlier_requests() {
-        let names = [String::new(), String::new()];
-        assert_eq!(check_names(MAX_NAMES - 2, names.iter()), Ok(()));
-        assert_eq!(check_names(MAX_NAMES - 1, names.iter()), Err(TooMuch::Names { count: MAX_NAMES + 1 }));
+        let names = ["a".to_owned(), "b".to_owned()];
+        let check = |of, count, bytes| check_names(of, Asked { count, bytes }, names.iter());
+        assert_eq!(check(ResourceType::Endpoint, MAX_NAMES - 2, MAX_NAME_BYTES - 2), Ok(()));
+        for (of, at_most) in [(ResourceType::Endpoint, MAX_NAMES), (ResourceType::ExtensionConfig, MAX_EXTENSION_NAMES)]
+        {
+            assert_eq!(check(of, at_most - 1, 0), Err(TooMuch::Names { count: at_most + 1, at_most }));
+        }
+        let too_long = Err(TooMuch::NameBytes { bytes: MAX_NAME_BYTES + 1 });
+        assert_eq!(check(ResourceType::Endpoint, 0, MAX_NAME_BYTES - 1), too_long);
     }
 }

@@ -258,14 +258,13 @@ impl<R: DiscoveryMessage> DiscoveryStream<R> {
         if let Some(error) = head.error.filter(|_| !is_attempt) {
             tracing::warn!(node = client.node_id, type_url = head.type_url, error, "resources rejected");
         }
-        let subscription = client.session.subscription(resource_type);
         request
-            .check_names(subscription.map_or(0, |subscription| subscription.names.len()))
+            .check_names(resource_type, &client.session)
             .map_err(|too_much| Status::resource_exhausted(too_much.to_string()))?;
         if let Some(nonce) = request.answers() {
             client.recorder.answered(resource_type, nonce, head.error);
         }
-        if let Some((subscribe, unsubscribe, holds)) = request.asks(subscription) {
+        if let Some((subscribe, unsubscribe, holds)) = request.asks(client.session.subscription(resource_type)) {
             client.recorder.requested(resource_type, subscribe, unsubscribe, holds);
         }
         let now = Instant::now().into_std();

@@ -16,6 +16,8 @@ pub struct Subscription {
     pub names: BTreeSet<String>,
     /// No request has named anything yet: an empty list then means everything, later nothing.
     is_legacy: bool,
+    /// Of the names. Asked for with every request.
+    bytes: usize,
 }
 
 /// How a request changed a subscription.
@@ -41,9 +43,15 @@ impl Subscription {
     pub fn open<'a>(names: impl IntoIterator<Item = &'a String>, permits_wildcard: bool) -> Self {
         let names: BTreeSet<String> = names.into_iter().cloned().collect();
         let is_legacy = permits_wildcard && names.is_empty();
-        let mut subscription = Self { is_wildcard: is_legacy, names, is_legacy };
+        let mut subscription = Self { is_wildcard: is_legacy, names, is_legacy, bytes: 0 };
         subscription.take_wildcard();
+        subscription.bytes = subscription.names.iter().map(String::len).sum();
         subscription
+    }
+
+    /// The length of all names.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     pub fn covers(&self, name: &str) -> bool {
@@ -62,6 +70,7 @@ impl Subscription {
         }
         let mut next = Self { names: names.iter().cloned().collect(), ..Self::default() };
         next.take_wildcard();
+        next.bytes = next.names.iter().map(String::len).sum();
         let changed = Changed {
             asked: next.names.difference(&self.names).cloned().collect(),
             dropped: self.names.iter().filter(|name| !next.covers(name)).cloned().collect(),
@@ -79,7 +88,9 @@ impl Subscription {
             if name == WILDCARD {
                 self.is_wildcard = true;
             } else {
-                self.names.insert(name.clone());
+                if self.names.insert(name.clone()) {
+                    self.bytes += name.len();
+                }
                 changed.asked.insert(name.clone());
             }
         }
@@ -87,6 +98,7 @@ impl Subscription {
             if name == WILDCARD {
                 self.is_wildcard = false;
             } else if self.names.remove(name) {
+                self.bytes -= name.len();
                 changed.asked.remove(name);
                 // Under a wildcard the resource has to be sent again, or its absence said.
                 let set = if self.is_wildcard { &mut changed.asked } else { &mut changed.dropped };
@@ -126,7 +138,7 @@ mod tests {
     #[test]
     fn a_star_is_a_wildcard_beside_names() {
         let subscription = Subscription::open(&names(&["*", "a"]), true);
-        assert_eq!(subscription, Subscription { is_wildcard: true, names: set(&["a"]), is_legacy: false });
+        assert_eq!(subscription, Subscription { is_wildcard: true, names: set(&["a"]), is_legacy: false, bytes: 1 });
     }
 
     #[test]
@@ -165,6 +177,15 @@ mod tests {
         let changed = subscription.update(&names(&["a"]), &names(&["a"]));
         assert_eq!(changed, Changed { dropped: set(&["a"]), ..Changed::default() });
         assert!(!subscription.covers("a"));
+    }
+
+    #[test]
+    fn the_length_of_all_names_is_kept_in_step() {
+        let mut subscription = Subscription::open(&names(&["*", "ab", "c"]), true);
+        subscription.update(&names(&["ab", "def", "*"]), &names(&["c", "nothing"]));
+        assert_eq!(subscription.bytes(), 5);
+        subscription.replace(&names(&["x", "*"]));
+        assert_eq!(subscription.bytes(), 1);
     }
 
     #[test]

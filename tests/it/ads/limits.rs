@@ -6,7 +6,7 @@ use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
-use wasmplane::snapshot::ResourceType::{Cluster, ExtensionConfig};
+use wasmplane::snapshot::ResourceType::{self, Cluster, Endpoint, ExtensionConfig};
 use wasmplane::xds::{AdmissionLimits, Options, Transport};
 
 use super::envoy::{Delta, Sotw, channel, delta, soon, sotw};
@@ -87,19 +87,33 @@ async fn streams_that_come_too_fast_are_told_to_come_again() {
     assert!(status.message().contains("--max-streams-per-second"), "{status}");
 }
 
+/// Asks for so many names that begin so, a part with each request; what that ends with.
+async fn asking(of: ResourceType, count: usize, at_once: usize, beginning: &str) -> tonic::Status {
+    let plane = Plane::serving([]).await;
+    let names: Vec<String> = (0..count).map(|number| format!("{beginning}{number}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut stream = Delta::ads(&plane.url).await;
+    for names in names.chunks(at_once) {
+        stream.send(delta("e", of, names));
+    }
+    stream.end().await
+}
+
 #[tokio::test]
 async fn a_client_that_asks_for_more_names_than_anybody_needs_is_refused() {
-    let plane = Plane::serving([]).await;
-    let names: Vec<String> = (0..30_000).map(|n| n.to_string()).collect();
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let more: Vec<String> = (30_000..60_000).map(|n: u32| n.to_string()).collect();
-    let more: Vec<&str> = more.iter().map(String::as_str).collect();
-    let mut stream = Delta::ads(&plane.url).await;
-    stream.send(delta("e", ExtensionConfig, &names));
-    stream.send(delta("", ExtensionConfig, &more));
-    let status = stream.end().await;
+    for (of, count, at_once, at_most) in [(Endpoint, 60_000, 60_000, 50_000), (ExtensionConfig, 6_000, 3_000, 5_000)] {
+        let status = asking(of, count, at_once, "").await;
+        assert_eq!(status.code(), Code::ResourceExhausted);
+        let expected = format!("{count} resource names of one type; a stream may ask for at most {at_most}");
+        assert_eq!(status.message(), expected);
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_asks_for_few_names_of_great_length_is_refused() {
+    let status = asking(ExtensionConfig, 4_900, 2_450, &"x".repeat(2000)).await;
     assert_eq!(status.code(), Code::ResourceExhausted);
-    assert_eq!(status.message(), "60000 resource names of one type; a stream may ask for at most 50000");
+    assert!(status.message().ends_with("bytes; a stream may ask for at most 8388608"), "{status}");
 }
 
 #[tokio::test]
