@@ -27,6 +27,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     envoy.extend(typed_structs.encode_to_vec());
     let decoded = FileDescriptorSet::decode(&envoy[..])?;
     fs::write(out.join("discovery.fds"), closure(&decoded, &DISCOVERY).encode_to_vec())?;
+    fs::write(
+        out.join("client_status.fds"),
+        closure(&decoded, &["envoy/service/status/v3/csds.proto"]).encode_to_vec(),
+    )?;
     fs::write(out.join("envoy.fds"), envoy)?;
     Ok(())
 }
@@ -69,7 +73,7 @@ fn length_delimited(field: &[u8]) -> Result<&[u8], Box<dyn Error>> {
     Ok(rest)
 }
 
-/// The services that wasmplane serves, for gRPC reflection.
+/// The services that the xDS port serves, for gRPC reflection.
 const DISCOVERY: [&str; 6] = [
     "envoy/service/discovery/v3/ads.proto",
     "envoy/service/listener/v3/lds.proto",

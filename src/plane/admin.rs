@@ -76,6 +76,9 @@ const MAX_REQUEST_BYTES: usize = 32 << 20;
 /// A comparison or an explanation takes a core for as long as it lasts.
 const WORK_AT_ONCE: usize = 1;
 
+/// Descriptors of client status discovery, for gRPC reflection.
+const CLIENT_STATUS_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/client_status.fds"));
+
 /// How long requests under way may take once the control plane is to end.
 const SHUTDOWN_WITHIN: Duration = Duration::from_secs(5);
 
@@ -96,8 +99,9 @@ pub async fn serve(listener: TcpListener, state: AdminState) -> std::io::Result<
     let shutdown = state.shutdown.clone();
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(CLIENT_STATUS_DESCRIPTORS)
         .build_v1()
-        .expect("the build wrote a valid descriptor set");
+        .expect("the build wrote valid descriptor sets");
     let http = axum::Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))

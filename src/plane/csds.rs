@@ -14,7 +14,7 @@ use envoy_types::pb::envoy::service::status::v3::{
 };
 use envoy_types::pb::google::protobuf::value::Kind;
 use envoy_types::pb::google::protobuf::{Struct, Value};
-use futures::{Stream, StreamExt as _};
+use futures::{Stream, StreamExt as _, future, stream};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
@@ -42,7 +42,6 @@ impl ClientStatus {
         }
         let matchers =
             Matchers::new(&request.node_matchers).map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let ending = || Status::unavailable("the control plane is shutting down");
         let keys = ask(&self.queries, |sender| Query::Matching(Arc::new(matchers), sender)).await.ok_or_else(ending)?;
         let mut config = Vec::new();
         // One by one, so that proxies are served between two answers of a large fleet.
@@ -76,8 +75,17 @@ impl ClientStatusDiscoveryService for ClientStatus {
             let service = service.clone();
             async move { service.answer(&request?).await }
         });
-        Ok(Response::new(answers.take_until(self.shutdown.clone().cancelled_owned()).boxed()))
+        let answers = answers.take_until(self.shutdown.clone().cancelled_owned());
+        // A client that has ended its side is told OK.
+        let shutdown = self.shutdown.clone();
+        let last =
+            stream::once(async move { shutdown.is_cancelled().then(|| Err(ending())) }).filter_map(future::ready);
+        Ok(Response::new(answers.chain(last).boxed()))
     }
+}
+
+fn ending() -> Status {
+    Status::unavailable("the control plane is shutting down")
 }
 
 fn client_config(proxy: &Proxy, resources: Vec<ResourceStatus>) -> ClientConfig {

@@ -5,7 +5,12 @@ use envoy_types::pb::envoy::service::status::v3::{ClientConfig, ClientStatusRequ
 use envoy_types::pb::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 use envoy_types::pb::envoy::r#type::matcher::v3::{NodeMatcher, RegexMatcher, StringMatcher};
 use serde_json::json;
+use tokio_stream::StreamExt as _;
 use tonic::transport::Channel;
+use tonic_reflection::pb::v1::ServerReflectionRequest;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use wasmplane::commands::bootstrap::Protocol;
 use wasmplane::snapshot::ResourceType::{self, Cluster, ExtensionConfig, Listener};
 
@@ -91,4 +96,35 @@ async fn a_stream_answers_each_question_with_what_holds_then() {
         .send(about(MatchPattern::SafeRegex(RegexMatcher { regex: "(".into(), ..RegexMatcher::default() })))
         .unwrap();
     assert_eq!(answers.message().await.unwrap_err().code(), tonic::Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn a_tool_finds_all_services_of_the_admin_port_by_reflection() {
+    let scene = Scene::start().await;
+    let channel = Channel::from_shared(format!("http://{}", scene.control.admin())).unwrap().connect().await.unwrap();
+    let list = MessageRequest::ListServices(String::new());
+    let request = ServerReflectionRequest { host: String::new(), message_request: Some(list) };
+    let mut client = ServerReflectionClient::new(channel);
+    let mut answers = client.server_reflection_info(tokio_stream::once(request)).await.unwrap().into_inner();
+    let answer = answers.message().await.unwrap().unwrap().message_response;
+    let Some(MessageResponse::ListServicesResponse(list)) = answer else { panic!("{answer:?}") };
+    let mut names: Vec<_> = list.service.into_iter().map(|service| service.name).collect();
+    names.sort();
+    let expected = [
+        "envoy.service.status.v3.ClientStatusDiscoveryService",
+        "grpc.reflection.v1.ServerReflection",
+        "wasmplane.admin.v1.Admin",
+    ];
+    assert_eq!(names, expected);
+}
+
+#[tokio::test]
+async fn a_tool_that_follows_is_told_that_the_control_plane_ends() {
+    let mut scene = Scene::start().await;
+    let mut client = client(&scene).await;
+    let requests = tokio_stream::once(ClientStatusRequest::default()).chain(tokio_stream::pending());
+    let mut answers = client.stream_client_status(requests).await.unwrap().into_inner();
+    assert!(answers.message().await.unwrap().is_some());
+    scene.control.terminate().await;
+    assert_eq!(answers.message().await.unwrap_err().code(), tonic::Code::Unavailable);
 }
