@@ -31,7 +31,7 @@ use crate::protobuf::admin::{
     ListMessagesRequest, ListMessagesResponse, ListPluginsRequest, ListPluginsResponse, ListProxiesRequest,
     ListProxiesResponse, Proxy, WatchRolloutRequest, WatchRolloutResponse,
 };
-use crate::rollout::{PluginSummary, ResourceStatus};
+use crate::rollout::{Counts, ResourceStatus};
 use crate::sources::{Loaded, load_texts};
 use crate::xds::{Recordings, StreamId};
 
@@ -64,7 +64,7 @@ pub struct Running {
 /// What metrics show of the reconciler's state.
 #[derive(Debug, Default)]
 pub struct Gauges {
-    pub plugins: Vec<(PluginId, PluginSummary)>,
+    pub plugins: Vec<(PluginId, Counts)>,
     pub config_errors: usize,
 }
 

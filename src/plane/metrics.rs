@@ -52,7 +52,7 @@ impl Metrics {
 fn registry_of(gauges: &Gauges) -> Registry {
     let mut registry = Registry::with_prefix("wasmplane");
     let plugin_proxies: Family<PluginLabels, Gauge> = Family::default();
-    for (plugin, summary) in &gauges.plugins {
+    for (plugin, counts) in &gauges.plugins {
         for state in StateKind::ALL {
             let labels = [
                 ("namespace", plugin.namespace.to_string()),
@@ -60,7 +60,7 @@ fn registry_of(gauges: &Gauges) -> Registry {
                 ("kind", plugin.kind.kind().to_owned()),
                 ("state", state.as_str().to_owned()),
             ];
-            plugin_proxies.get_or_create(&labels).set(i64::from(summary.counts.of(state)));
+            plugin_proxies.get_or_create(&labels).set(i64::from(counts.of(state)));
         }
     }
     registry.register("plugin_proxies", "Proxies per plugin and state", plugin_proxies);
@@ -136,7 +136,7 @@ mod tests {
         let mut summary = PluginSummary::default();
         summary.add(&PluginState { kind: StateKind::Programmed, revision: None, message: String::new() });
         let plugins = (0..20).map(|number| PluginId::new(PluginKind::WasmPlugin, "shop", &format!("p{number}")));
-        let gauges = Gauges { plugins: plugins.map(|id| (id, summary.clone())).collect(), config_errors: 0 };
+        let gauges = Gauges { plugins: plugins.map(|id| (id, summary.counts)).collect(), config_errors: 0 };
         let scrape = || {
             let text = metrics.encode(&gauges);
             text.lines().filter(|line| line.starts_with("wasmplane_plugin_proxies{") && line.ends_with(" 1")).count()

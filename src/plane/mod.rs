@@ -9,6 +9,7 @@ mod diff;
 mod explain;
 mod fleet;
 mod keepsakes;
+mod kept;
 mod lock;
 mod memory;
 mod messages;
@@ -47,8 +48,10 @@ pub use self::explain::{fault, say_once, view as view_explanation, warning};
 use self::admin::{AdminState, Gauges, Query};
 use self::delivery::Deliveries;
 use self::fleet::{FleetDoor, FleetEvents};
+use self::kept::Kept;
 use self::reconcile::Reconciler;
 use self::tasks::Tasks;
+use self::view::Summaries;
 use self::watch::Rollouts;
 use crate::model::Digest;
 use crate::modules::{self, Modules};
@@ -221,6 +224,7 @@ async fn reconcile(
     let mut written = reconciler.memory.written();
     inputs.directory.mark_changed();
     let mut modules_from = Instant::now();
+    let mut summaries = Kept::default();
     loop {
         // Streams that are ready go first: the answers of a fleet are taken in by the hundred and not one by one.
         tokio::task::yield_now().await;
@@ -252,7 +256,7 @@ async fn reconcile(
                 modules_from = Instant::now() + begun.elapsed() * MODULES_REST;
             }
             Some(query) = inputs.asked.recv() => {
-                answer(&reconciler, &inputs.modules, query);
+                answer(&reconciler, &inputs.modules, &mut summaries, query);
                 continue;
             }
             Ok(()) = written.changed() => {}
@@ -264,13 +268,14 @@ async fn reconcile(
     }
 }
 
-fn answer(reconciler: &Reconciler, modules: &Modules, query: Query) {
+fn answer(reconciler: &Reconciler, modules: &Modules, summaries: &mut Kept<Summaries>, query: Query) {
+    let mut summarize = || summaries.get(|| reconciler.summarize());
     // A client that has gone does not want its answer.
     match query {
         Query::Proxies(sender) => drop(sender.send(reconciler.list_proxies())),
         Query::Plugins(sender) => {
             let listed = ListPluginsResponse {
-                plugins: reconciler.list_plugins(),
+                plugins: reconciler.list_plugins(&summarize()),
                 faults: reconciler.list_faults(),
                 module_store_fault: modules.stats().store_fault.unwrap_or_default(),
             };
@@ -282,7 +287,8 @@ fn answer(reconciler: &Reconciler, modules: &Modules, query: Query) {
         Query::Resources(key, sender) => drop(sender.send(reconciler.resources_of(key))),
         Query::Streams(id, sender) => drop(sender.send(reconciler.streams_of(&id))),
         Query::Metrics(sender) => {
-            let gauges = Gauges { plugins: reconciler.count_states(), config_errors: reconciler.config_errors() };
+            let plugins = reconciler.count_states(&summarize());
+            let gauges = Gauges { plugins, config_errors: reconciler.config_errors() };
             drop(sender.send(gauges));
         }
     }

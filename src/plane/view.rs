@@ -1,6 +1,6 @@
 //! What the admin API shows of the plane's state.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use super::module_view::{module_warnings, view_failure};
 use super::node_matcher::Matchers;
@@ -9,8 +9,16 @@ use super::reconcile::Reconciler;
 use crate::compile::{Carried, DISABLED, Mode, Run};
 use crate::model::{Code, ModuleDelivery, ModuleState, PluginEntry, PluginId, PluginRevision, Proxy};
 use crate::protobuf::admin;
-use crate::rollout::{PluginState, PluginSummary, ResourceStatus, StateKind};
+use crate::rollout::{Counts, PluginState, PluginSummary, ResourceStatus, StateKind};
 use crate::xds::{Protocol, Service, StreamId};
+
+/// What has become of the plugins, over all proxies.
+#[derive(Debug, Default)]
+pub struct Summaries {
+    by_plugin: HashMap<PluginId, PluginSummary>,
+    /// Proxies by whose listeners a plugin is passed over.
+    off_listeners: HashMap<PluginId, u32>,
+}
 
 impl Reconciler {
     pub fn list_proxies(&self) -> Vec<admin::Proxy> {
@@ -35,31 +43,37 @@ impl Reconciler {
         Some((connected.proxy.clone(), connected.progress.resources()))
     }
 
-    pub fn list_plugins(&self) -> Vec<admin::Plugin> {
-        let mut summaries: BTreeMap<&PluginId, PluginSummary> = BTreeMap::new();
-        let mut off_listeners: BTreeMap<&PluginId, u32> = BTreeMap::new();
+    /// Looks at every plugin of every proxy: the larger the fleet, the longer it takes.
+    pub fn summarize(&self) -> Summaries {
+        let mut all = Summaries::default();
         for (_, connected) in self.proxies.iter() {
             for carried in connected.progress.expected().iter().flat_map(|compiled| &compiled.plugins) {
                 if is_off_listeners(carried) {
-                    *off_listeners.entry(&carried.plugin).or_default() += 1;
-                } else {
-                    summaries.entry(&carried.plugin).or_default().add(&self.state(connected, carried));
+                    *all.off_listeners.entry(carried.plugin.clone()).or_default() += 1;
+                    continue;
+                }
+                let state = self.state(connected, carried);
+                match all.by_plugin.get_mut(&carried.plugin) {
+                    Some(summary) => summary.add(&state),
+                    None => all.by_plugin.entry(carried.plugin.clone()).or_default().add(&state),
                 }
             }
         }
-        self.table
-            .entries()
-            .map(|entry| {
-                let id = &entry.desired.id;
-                let summary = summaries.remove(id).unwrap_or_default();
-                let warnings = self.warnings(id, off_listeners.get(id).copied().unwrap_or(0));
-                admin::Plugin {
-                    module_failure: view_failure(entry, &self.notes),
-                    image_digest: self.images.view(id),
-                    ..view_plugin(entry, summary, warnings)
-                }
-            })
-            .collect()
+        all
+    }
+
+    pub fn list_plugins(&self, all: &Summaries) -> Vec<admin::Plugin> {
+        let view = |entry: &PluginEntry| {
+            let id = &entry.desired.id;
+            let summary = all.by_plugin.get(id).cloned().unwrap_or_default();
+            let warnings = self.warnings(id, all.off_listeners.get(id).copied().unwrap_or(0));
+            admin::Plugin {
+                module_failure: view_failure(entry, &self.notes),
+                image_digest: self.images.view(id),
+                ..view_plugin(entry, summary, warnings)
+            }
+        };
+        self.table.entries().map(view).collect()
     }
 
     /// What was refused at the door, one line each.
@@ -73,18 +87,9 @@ impl Reconciler {
     }
 
     /// Number of proxies per plugin and state, for metrics.
-    pub fn count_states(&self) -> Vec<(PluginId, PluginSummary)> {
-        let mut summaries: BTreeMap<PluginId, PluginSummary> =
-            self.table.entries().map(|entry| (entry.desired.id.clone(), PluginSummary::default())).collect();
-        for (_, connected) in self.proxies.iter() {
-            let carried = connected.progress.expected().into_iter().flat_map(|compiled| &compiled.plugins);
-            for carried in carried.filter(|carried| !is_off_listeners(carried)) {
-                if let Some(summary) = summaries.get_mut(&carried.plugin) {
-                    summary.add(&self.state(connected, carried));
-                }
-            }
-        }
-        summaries.into_iter().collect()
+    pub fn count_states(&self, all: &Summaries) -> Vec<(PluginId, Counts)> {
+        let ids = self.table.entries().map(|entry| &entry.desired.id);
+        ids.map(|id| (id.clone(), all.by_plugin.get(id).map(|summary| summary.counts).unwrap_or_default())).collect()
     }
 
     /// Resources that were refused at the door.

@@ -162,7 +162,7 @@ impl World {
     }
 
     fn listed(&self, plugin: &str) -> admin::Plugin {
-        self.reconciler.list_plugins().into_iter().find(|it| it.id == plugin).unwrap()
+        self.reconciler.list_plugins(&self.reconciler.summarize()).into_iter().find(|it| it.id == plugin).unwrap()
     }
 }
 
