@@ -47,6 +47,13 @@ pub enum TlsError {
     #[error("--xds-tls-client-ca {}: not the certificate of an authority", path.display())]
     NotAnAuthority { path: PathBuf, source: rustls::Error },
 
+    #[error(
+        "--xds-tls-client-ca {}: the certificate of {subject} signs no others (it is none of an authority), so that no \
+         client could come in with it: give that of {issuer}, which signed it",
+        path.display()
+    )]
+    SignsNobody { path: PathBuf, subject: String, issuer: String },
+
     #[error("--xds-tls-client-ca {}: cannot be used", path.display())]
     Verifier { path: PathBuf, source: rustls::server::VerifierBuilderError },
 
@@ -154,6 +161,10 @@ impl Contents {
             }
             cause => TlsError::NotPem { flag: "--xds-tls-key", path: files.key.clone(), cause },
         })?;
+        if let Some(reason) = chain.first().and_then(|leaf| out_of_time(leaf, SystemTime::now())) {
+            // It is served all the same: the clock here may be the one that is wrong.
+            tracing::warn!(cert = %files.cert.display(), reason, "proxies will refuse the certificate of the xDS port");
+        }
         let builder = ServerConfig::builder();
         let builder = match files.client_ca.as_deref().zip(self.client_ca.as_deref()) {
             Some((path, pem)) => builder.with_client_cert_verifier(verifier(path, pem)?),
@@ -176,11 +187,33 @@ impl Contents {
 fn verifier(path: &Path, pem: &[u8]) -> Result<Arc<dyn rustls::server::danger::ClientCertVerifier>, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates("--xds-tls-client-ca", path, pem)? {
+        if let Some((subject, issuer)) = signs_nobody(&certificate) {
+            return Err(TlsError::SignsNobody { path: path.to_owned(), subject, issuer });
+        }
         roots.add(certificate).map_err(|source| TlsError::NotAnAuthority { path: path.to_owned(), source })?;
     }
     WebPkiClientVerifier::builder(Arc::new(roots))
         .build()
         .map_err(|source| TlsError::Verifier { path: path.to_owned(), source })
+}
+
+/// Subject and issuer of a certificate by which nobody can be known: neither is it an authority's, nor is it its own issuer,
+/// which one that is pinned may be.
+fn signs_nobody(certificate: &[u8]) -> Option<(String, String)> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let signs = certificate.is_ca() || certificate.subject() == certificate.issuer();
+    (!signs).then(|| (certificate.subject().to_string(), certificate.issuer().to_string()))
+}
+
+/// What is wrong with the time in which a certificate is good.
+fn out_of_time(certificate: &[u8], now: SystemTime) -> Option<String> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let validity = certificate.validity();
+    let seconds = i64::try_from(now.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs()).ok()?;
+    if seconds > validity.not_after.timestamp() {
+        return Some(format!("it has expired: {}", validity.not_after));
+    }
+    (seconds < validity.not_before.timestamp()).then(|| format!("it is not valid yet: {}", validity.not_before))
 }
 
 fn read(flag: &'static str, path: &Path) -> Result<Vec<u8>, TlsError> {
@@ -206,4 +239,52 @@ pub(super) fn expiry(connection: &ServerConnection) -> Option<SystemTime> {
     let (_, certificate) = X509Certificate::from_der(shown).ok()?;
     let seconds = u64::try_from(certificate.validity().not_after.timestamp()).ok()?;
     Some(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+
+    use super::*;
+
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+
+    fn named(name: &str) -> CertificateParams {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params
+    }
+
+    fn authority() -> CertifiedIssuer<'static, KeyPair> {
+        let mut params = named("ours");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_proxys_own_certificate_is_no_authority() {
+        let (authority, key) = (authority(), KeyPair::generate().unwrap());
+        let leaf = named("edge").signed_by(&key, &authority).unwrap();
+        let pinned = named("alone").self_signed(&key).unwrap();
+        let judge = |pem: String| verifier(Path::new("ca.pem"), pem.as_bytes()).err().map(|error| error.to_string());
+        assert_eq!((judge(authority.pem()), judge(pinned.pem())), (None, None));
+        let refused = judge(leaf.pem()).unwrap();
+        assert!(
+            refused.starts_with("--xds-tls-client-ca ca.pem: the certificate of CN=edge signs no others"),
+            "{refused}"
+        );
+        assert!(refused.ends_with("give that of CN=ours, which signed it"), "{refused}");
+        assert!(judge(authority.pem() + &leaf.pem()).is_some());
+    }
+
+    #[test]
+    fn an_expired_certificate_is_told_of() {
+        let (key, now) = (KeyPair::generate().unwrap(), SystemTime::now());
+        let mut params = named("server");
+        (params.not_before, params.not_after) = ((now - 2 * DAY).into(), (now - DAY).into());
+        let expired = params.self_signed(&key).unwrap();
+        assert!(out_of_time(expired.der(), now).unwrap().starts_with("it has expired: "));
+        assert_eq!(out_of_time(expired.der(), now - DAY - DAY / 2), None);
+        assert!(out_of_time(expired.der(), now - 3 * DAY).unwrap().starts_with("it is not valid yet: "));
+    }
 }
