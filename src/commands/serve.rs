@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::bail;
@@ -71,11 +72,11 @@ pub struct Args {
     insecure_plaintext: bool,
     /// Discovery streams that may be open at once; a proxy has one.
     #[arg(long, value_name = "COUNT", env = "WASMPLANE_MAX_STREAMS",
-          default_value_t = AdmissionLimits::default().max_streams)]
+          value_parser = positive::<usize>, default_value_t = AdmissionLimits::default().max_streams)]
     max_streams: usize,
     /// New discovery streams a second; those above are told to come again.
     #[arg(long, value_name = "COUNT", env = "WASMPLANE_MAX_STREAMS_PER_SECOND",
-          default_value_t = AdmissionLimits::default().max_streams_per_second)]
+          value_parser = positive::<u32>, default_value_t = AdmissionLimits::default().max_streams_per_second)]
     max_streams_per_second: u32,
     /// Proxies are asked to connect anew at about this age (30m, 1h), so that they spread over replicas. [default: never]
     #[arg(long, value_name = "DURATION", env = "WASMPLANE_MAX_CONNECTION_AGE", value_parser = parse_duration)]
@@ -125,6 +126,13 @@ pub fn run(args: Args) -> anyhow::Result<Outcome> {
     // Dropped, it would wait for a disk that does not answer as long as that takes.
     runtime.shutdown_timeout(LAST_WORK);
     ran.map(|()| Outcome::Fine)
+}
+
+/// A limit that shuts every proxy out is a mistake.
+fn positive<T: FromStr<Err: Into<anyhow::Error>> + Default + PartialEq>(text: &str) -> anyhow::Result<T> {
+    let number = text.parse().map_err(Into::into)?;
+    anyhow::ensure!(number != T::default(), "at least 1");
+    Ok(number)
 }
 
 /// `None`: off.

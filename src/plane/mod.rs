@@ -90,6 +90,8 @@ pub struct Settings {
 /// certificate will not do, or that a part of it ended.
 pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Result<()> {
     let tls = settings.tls.map(xds::Tls::open).transpose()?;
+    // Before anything listens that could be spoken to.
+    deliveries(settings.module_delivery, settings.modules_listen, settings.modules_url.as_deref())?;
     let xds_listener = listen("xds", settings.xds_listen)?;
     let (module_listener, deliveries) =
         open_modules(settings.module_delivery, settings.modules_listen, settings.modules_url.as_deref())?;
@@ -165,9 +167,11 @@ fn open_modules(
 ) -> anyhow::Result<(Option<TcpListener>, Deliveries)> {
     let listener = (mode != DeliveryMode::Inline).then(|| listen("modules", listen_at)).transpose()?;
     let address = listener.as_ref().map_or(Ok(listen_at), TcpListener::local_addr)?;
-    let deliveries =
-        Deliveries::new(mode, address, url).with_context(|| format!("--modules-url {}", url.unwrap_or_default()))?;
-    Ok((listener, deliveries))
+    Ok((listener, deliveries(mode, address, url)?))
+}
+
+fn deliveries(mode: DeliveryMode, listen_at: SocketAddr, url: Option<&str>) -> anyhow::Result<Deliveries> {
+    Deliveries::new(mode, listen_at, url).with_context(|| format!("--modules-url {}", url.unwrap_or_default()))
 }
 
 /// Passes what proxies fetch on to their streams.

@@ -204,3 +204,17 @@ async fn a_second_control_plane_on_one_data_folder_is_refused_and_the_first_goes
     assert!(printed.stderr.contains(&words), "{printed:?}");
     assert_eq!(scene.control.admin_get("/livez").await.unwrap().status, 200);
 }
+
+#[tokio::test]
+async fn a_flag_that_makes_no_sense_ends_serve_before_anything_listens() {
+    for (flag, value, words) in [
+        ("--max-streams", "0", "'--max-streams <COUNT>': at least 1"),
+        ("--max-streams-per-second", "0", "'--max-streams-per-second <COUNT>': at least 1"),
+        ("--modules-url", "ftp://modules.test", "--modules-url ftp://modules.test: "),
+    ] {
+        let printed = ControlPlane::new().flags(&[flag, value]).start_in_vain().await;
+        assert_eq!(printed.code, Some(2), "{printed:?}");
+        assert!(printed.stderr.contains(words), "{printed:?}");
+        assert!(!printed.stderr.contains("listening"), "{printed:?}");
+    }
+}
