@@ -42,6 +42,9 @@ const FRAMES_AT_REST: usize = 4;
 /// A client that opens a stream has something to ask.
 const FIRST_REQUEST_WITHIN: Duration = Duration::from_secs(15);
 
+/// Beside the words with which a client refuses a module that is staged, for whoever reads them in the recording.
+const FETCHES: &str = "(staging: a module that it does not have yet it fetches now)";
+
 /// How long the second request may take that tells an Envoy that comes back from one that starts.
 const SECOND_REQUEST_WITHIN: Duration = Duration::from_millis(100);
 
@@ -262,7 +265,8 @@ impl<R: DiscoveryMessage> DiscoveryStream<R> {
             .check_names(resource_type, &client.session)
             .map_err(|too_much| Status::resource_exhausted(too_much.to_string()))?;
         if let Some(nonce) = request.answers() {
-            client.recorder.answered(resource_type, nonce, head.error);
+            let fetches = head.error.filter(|_| is_attempt).map(|words| format!("{words} {FETCHES}"));
+            client.recorder.answered(resource_type, nonce, fetches.as_deref().or(head.error));
         }
         if let Some((subscribe, unsubscribe, holds)) = request.asks(client.session.subscription(resource_type)) {
             client.recorder.requested(resource_type, subscribe, unsubscribe, holds);

@@ -78,5 +78,7 @@ async fn an_operator_reads_what_was_said_to_an_envoy_also_after_it_has_gone() {
         .await;
         let printed = scene.control.ask(&["proxies", "--messages", "nobody"]).await;
         assert_eq!(printed.code, Some(2), "{printed:?}");
+        let words = "wasmplane: --messages: no proxy \"nobody\" is connected, and none was lately\n";
+        assert_eq!(printed.stderr, words);
     }
 }

@@ -10,10 +10,12 @@ use crate::protobuf::admin::{
 };
 
 pub fn run(server: &ServerArgs, id: String, format: Format) -> anyhow::Result<Outcome> {
-    let recordings = block_on(async {
+    let answer = block_on(async {
         let mut client = server.connect().await?;
-        Ok(client.list_messages(ListMessagesRequest { id }).await?.into_inner().recordings)
+        Ok(client.list_messages(ListMessagesRequest { id }).await)
     })?;
+    let recordings = answer.map_err(|status| anyhow::anyhow!("--messages: {}", status.message()))?;
+    let recordings = recordings.into_inner().recordings;
     match format {
         Format::Text => print!("{}", recordings.iter().map(text).collect::<String>()),
         Format::Json => println!("{:#}", json!({"streams": recordings.iter().map(view).collect::<Vec<_>>()})),
