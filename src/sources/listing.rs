@@ -195,7 +195,7 @@ impl Listing {
 }
 
 impl Folder {
-    fn of(path: &Path) -> io::Result<Self> {
+    pub(super) fn of(path: &Path) -> io::Result<Self> {
         let path = fs::canonicalize(path)?;
         let metadata = fs::metadata(&path)?;
         Ok(Self { path, inode: (metadata.dev(), metadata.ino()) })

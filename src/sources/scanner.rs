@@ -14,15 +14,18 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::inbox::News;
-use super::listing::{Listed, Listing, Stamp, is_passed_over, list, stamp_of_file};
+use super::listing::{Folder, Listed, Listing, Stamp, is_passed_over, list, stamp_of_file};
 use super::manifest::{MAX_FILE_BYTES, too_large};
-use super::memory::{Scan, Seen};
+use super::memory::{Hidden, Scan, Seen};
 
 /// How long a file must lie still before it is read without an event.
 const SETTLED: Duration = Duration::from_secs(1);
 /// How long a file must lie still after it was closed: somebody who writes it again at once has truncated it by now,
 /// and the event that says so may be on its way yet.
 const QUIET: Duration = Duration::from_millis(15);
+
+const REPLACED: &str = "is empty, and another folder than the one that held manifests: they stay as they were until there is a \
+                        manifest in it, or a restart";
 
 /// What is known of writers since the last scan. Real paths.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,6 +47,8 @@ pub(super) struct Scanner {
     listing: Option<Listing>,
     /// Where the files of `listing` stand in it, by their real paths; empty where one may be reached by another way.
     places: HashMap<PathBuf, usize>,
+    /// Folders among the roots as they were when they held files last.
+    filled: BTreeMap<PathBuf, Folder>,
     /// Some file was not ready.
     is_waiting: bool,
 }
@@ -69,7 +74,7 @@ struct Look<'w> {
 impl Scanner {
     pub(super) fn new(roots: Vec<PathBuf>) -> Self {
         let (known, pending, places) = (BTreeMap::new(), BTreeSet::new(), HashMap::new());
-        Self { roots, known, pending, listing: None, places, is_waiting: false }
+        Self { roots, known, pending, listing: None, places, filled: BTreeMap::new(), is_waiting: false }
     }
 
     /// For what is to be watched; there after the first scan.
@@ -79,7 +84,8 @@ impl Scanner {
 
     /// Looks at everything.
     pub(super) fn scan(&mut self, mut writes: Writes, now: SystemTime) -> Scanned {
-        let listing = list(&self.roots);
+        let mut listing = list(&self.roots);
+        self.hide_replaced(&mut listing);
         if self.listing.as_ref() == Some(&listing) && !self.is_waiting && writes.done.is_empty() {
             return Scanned { scan: None, again: None };
         }
@@ -97,6 +103,26 @@ impl Scanner {
         self.places = places(&listing);
         self.listing = Some(listing);
         Scanned { scan: Some(scan), again }
+    }
+
+    /// A folder that is empty and another one than that which held files was most likely put there by an accident: what is
+    /// left when a file system is unmounted, or before it is mounted again. Emptied folders are the same as before.
+    fn hide_replaced(&mut self, listing: &mut Listing) {
+        for root in &self.roots {
+            let Ok(folder) = Folder::of(root) else { continue };
+            if listing.files.iter().any(|(path, _)| path.starts_with(root)) {
+                self.filled.insert(root.clone(), folder);
+                continue;
+            }
+            match self.filled.get(root) {
+                Some(filled) if *filled == folder => drop(self.filled.remove(root)),
+                Some(_) if root.is_dir() => {
+                    let reason = REPLACED.to_owned();
+                    listing.hidden.push(Hidden { path: root.clone(), reason, is_gone: false });
+                }
+                _ => {}
+            }
+        }
     }
 
     /// Looks at the files that `news` names. `None` where more may be different than that.
@@ -301,6 +327,31 @@ mod tests {
         assert_eq!(scan(written), (Some(SETTLED), "Some(Same)".to_owned()));
         assert_eq!(scan(written + SETTLED), (None, "Some(Read([121, 121]))".to_owned()));
         assert_eq!(scan(written + SETTLED), (None, "None".to_owned()));
+    }
+
+    #[test]
+    fn what_an_unmount_leaves_takes_nothing_away_and_what_is_deleted_goes() {
+        let parent = tempfile::tempdir().unwrap();
+        let (folder, away) = (parent.path().join("config"), parent.path().join("away"));
+        let mut scanner = Scanner::new(vec![folder.clone()]);
+        let mut hides = || {
+            scanner.scan(Writes::default(), SystemTime::now());
+            scanner.listing().is_some_and(|listing| !listing.hidden.is_empty())
+        };
+        fs::create_dir(&folder).unwrap();
+        assert!(!hides(), "it was empty from the beginning");
+        fs::write(folder.join("a.yaml"), "x").unwrap();
+        assert!(!hides());
+        fs::rename(&folder, &away).unwrap();
+        fs::create_dir(&folder).unwrap();
+        assert!(hides() && hides());
+        fs::write(folder.join("b.yaml"), "x").unwrap();
+        assert!(!hides(), "it is in use");
+        fs::remove_file(folder.join("b.yaml")).unwrap();
+        assert!(!hides(), "it was emptied");
+        fs::remove_dir(&folder).unwrap();
+        fs::rename(&away, &folder).unwrap();
+        assert!(!hides());
     }
 
     #[test]
