@@ -12,9 +12,12 @@ use crate::model::Revision;
 /// The place of one filter; whoever needs it first fills it.
 pub type Place = Arc<OnceLock<Arc<Filter>>>;
 
+/// With whether modules are delivered by digest.
+type ByRevision = HashMap<(Revision, bool), Weak<OnceLock<Arc<Filter>>>>;
+
 /// The filters that some kind of proxy runs. They go with the last kind that does.
 #[derive(Debug, Default)]
-pub struct Filters(Mutex<HashMap<(Revision, bool), Weak<OnceLock<Arc<Filter>>>>>);
+pub struct Filters(Mutex<ByRevision>);
 
 impl Filters {
     /// The places of revisions whose modules are all delivered one way; nothing runs where there is no revision.

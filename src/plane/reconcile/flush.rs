@@ -36,7 +36,7 @@ impl Reconciler {
         }
         // A proxy whose facts change on the way comes round again.
         while !self.touched.is_empty() {
-            let mut groups: HashMap<(*const GroupKey, bool), (Arc<GroupKey>, Vec<ProxyKey>)> = HashMap::new();
+            let mut groups: HashMap<_, (Arc<GroupKey>, Vec<ProxyKey>)> = HashMap::new();
             for key in std::mem::take(&mut self.touched) {
                 let is_starting = self.proxies.get(key).is_some_and(|connected| connected.is_starting);
                 let Some(group) = self.proxies.group(key) else { continue };
