@@ -137,7 +137,7 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> anyhow::Res
     let options = xds::Options {
         limits: xds::Limits { max_response_bytes: settings.max_response_bytes, ..xds::Limits::default() },
         admission: settings.admission,
-        transport: xds::Transport { tls, max_connection_age: settings.max_connection_age },
+        transport: xds::Transport { tls, max_connection_age: settings.max_connection_age, ..xds::Transport::default() },
         recordings,
         ready: Some(serves),
         fetches: module_listener.is_some().then(xds::Exchange::default),

@@ -29,8 +29,6 @@ use super::tls::{self, Tls};
 const MAX_SEND_BUFFER_BYTES: usize = 64 << 10;
 /// A connection of one Envoy carries a handful of streams; tools may multiplex many simulated ones.
 const MAX_STREAMS_PER_CONNECTION: u32 = 10_000;
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a client may take to read what it was sent before its connection ends; one that does not is cut off.
 const FLUSHED_WITHIN: Duration = Duration::from_secs(5);
 /// A client has the first word in TLS, and calls something at once.
@@ -47,6 +45,22 @@ pub struct Transport {
     pub tls: Option<Tls>,
     /// Connections are asked to come again at about this age, so that a fleet spreads over all replicas.
     pub max_connection_age: Option<Duration>,
+    pub keepalive: Keepalive,
+}
+
+/// How a client is noticed that has gone without a word: it answers no PING.
+#[derive(Clone, Copy, Debug)]
+pub struct Keepalive {
+    /// A PING follows after so much silence.
+    pub interval: Duration,
+    /// Its answer comes within this, or the connection ends.
+    pub timeout: Duration,
+}
+
+impl Default for Keepalive {
+    fn default() -> Self {
+        Self { interval: Duration::from_secs(30), timeout: Duration::from_secs(20) }
+    }
 }
 
 /// Why a connection is asked to leave.
@@ -112,7 +126,13 @@ pub(super) async fn serve(
     let tls = transport.tls.map(Arc::new);
     let health = Health::of(services()).await;
     let mut follow_health = std::pin::pin!(health.follow(ready, shutdown.clone()));
-    let door = Door { router: router(&shared, &health), max_age: transport.max_connection_age, shared, shutdown };
+    let door = Door {
+        router: router(&shared, &health),
+        max_age: transport.max_connection_age,
+        keepalive: transport.keepalive,
+        shared,
+        shutdown,
+    };
     let connections = TaskTracker::new();
     let mut follow_files = std::pin::pin!(follow(tls.clone()));
     loop {
@@ -167,6 +187,7 @@ async fn follow(tls: Option<Arc<Tls>>) {
 struct Door {
     router: Router,
     max_age: Option<Duration>,
+    keepalive: Keepalive,
     shared: Arc<Shared>,
     shutdown: CancellationToken,
 }
@@ -251,8 +272,8 @@ async fn serve_connection(door: Door, io: impl Read + Write + Unpin, peer: Socke
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS_PER_CONNECTION)
         .max_send_buf_size(MAX_SEND_BUFFER_BYTES)
-        .keep_alive_interval(KEEPALIVE_INTERVAL)
-        .keep_alive_timeout(KEEPALIVE_TIMEOUT);
+        .keep_alive_interval(door.keepalive.interval)
+        .keep_alive_timeout(door.keepalive.timeout);
     let connection = builder.serve_connection(io, TowerToHyperService::new(service));
     tokio::pin!(connection);
     let at_rest = farewell.holders();
@@ -360,5 +381,17 @@ mod tests {
         assert!(!is_over(&mut waiting).await);
         clock.set(end + HOUR);
         assert!(is_over(&mut waiting).await);
+    }
+
+    #[test]
+    fn connections_that_began_together_end_within_a_tenth_of_their_age_and_spread_over_it() {
+        let ages: Vec<_> = (0..10_000).map(|_| jittered(HOUR)).collect();
+        let (youngest, oldest) = (ages.iter().min().unwrap(), ages.iter().max().unwrap());
+        assert!(*youngest >= HOUR.mul_f64(0.9) && *oldest <= HOUR.mul_f64(1.1), "{youngest:?} to {oldest:?}");
+        for tenth in 0..10 {
+            let within = HOUR.mul_f64(0.9 + f64::from(tenth) / 50.0)..HOUR.mul_f64(0.92 + f64::from(tenth) / 50.0);
+            let count = ages.iter().filter(|age| within.contains(*age)).count();
+            assert!((500..2000).contains(&count), "{count} of 10000 in {within:?}");
+        }
     }
 }

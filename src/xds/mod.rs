@@ -43,7 +43,7 @@ use tokio_util::sync::CancellationToken;
 
 use admission::Admission;
 
-pub use accept::Transport;
+pub use accept::{Keepalive, Transport};
 pub use admission::AdmissionLimits;
 pub use delivery::{Delivery, Outcome, Proofs, beginning};
 pub use fleet::{Connection, Fleet, Hello, Report, Service, StreamId};

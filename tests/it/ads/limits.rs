@@ -2,15 +2,19 @@
 
 use std::time::Duration;
 
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use wasmplane::snapshot::ResourceType::{self, Cluster, Endpoint, ExtensionConfig};
-use wasmplane::xds::{AdmissionLimits, Options, Transport};
+use wasmplane::xds::{AdmissionLimits, Keepalive, Options, Transport};
 
 use super::envoy::{Delta, Sotw, channel, delta, soon, sotw};
-use super::plane::{Plane, resource};
+use super::fake::{FakeEnvoy, Way};
+use super::plane::{Plane, named, resource};
 use crate::support::wait_until;
 
 fn admitting(max_streams: usize, max_streams_per_second: u32) -> Options {
@@ -139,4 +143,41 @@ async fn a_connection_that_has_reached_its_age_is_asked_to_come_again() {
     let status = stream.end().await;
     assert_eq!(status.code(), Code::Unavailable);
     assert_eq!(status.message(), "the connection has reached its age, connect again");
+}
+
+/// A way to the control plane on which nothing passes any more once it is cut; both ends stay open.
+async fn line_to(url: &str, cut: CancellationToken) -> String {
+    let server = url.trim_start_matches("http://").to_owned();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut client, _) = listener.accept().await.unwrap();
+        let mut server = TcpStream::connect(server).await.unwrap();
+        tokio::select! {
+            ended = copy_bidirectional(&mut client, &mut server) => panic!("{ended:?}, before the line was cut"),
+            () = cut.cancelled() => std::future::pending().await,
+        }
+    });
+    format!("http://{address}")
+}
+
+#[tokio::test]
+async fn an_envoy_that_no_longer_answers_pings_is_gone_and_the_others_are_not() {
+    let keepalive = Keepalive { interval: Duration::from_millis(50), timeout: Duration::from_secs(1) };
+    let transport = Transport { keepalive, ..Transport::default() };
+    let mut plane = Plane::run(Options { transport, ..Options::default() }).await;
+    plane.publish([named(Cluster, "c", "1")]);
+    let cut = CancellationToken::new();
+    let mut lost = FakeEnvoy::at(&line_to(&plane.url, cut.clone()).await, Way::DeltaAds, "lost").await;
+    let mut other = FakeEnvoy::at(&plane.url, Way::DeltaAds, "other").await;
+    for envoy in [&mut lost, &mut other] {
+        envoy.subscribe(Cluster, &[]).await;
+        envoy.accept(Cluster).await;
+        assert!(plane.report().await.ends_with("Accepted"));
+    }
+    cut.cancel();
+    assert_eq!(plane.report().await, "gone");
+    plane.publish([named(Cluster, "c", "2")]);
+    other.accept(Cluster).await;
+    assert_eq!(other.finish().await, ["cds c@1", "cds c@2"]);
 }
