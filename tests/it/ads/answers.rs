@@ -1,5 +1,7 @@
 //! What a client answers: ACKs, NACKs, late and stale ones.
 
+use std::collections::BTreeSet;
+
 use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
 use envoy_types::pb::google::rpc::Status;
 use wasmplane::snapshot::Resource;
@@ -27,20 +29,22 @@ async fn settled(plane: &Plane, way: Way) -> FakeEnvoy {
 
 /// S8, D14: a refusal is kept with its words, the last accepted content comes back (Envoy would acknowledge the refused
 /// one falsely later), and what was refused is not sent again. D16: nor with a neighbour's change. S9: the next content is
-/// sent at once. D29: what was accepted before goes on.
+/// sent at once, with a new nonce. D29: what was accepted before goes on.
 #[tokio::test]
 async fn what_was_refused_is_not_sent_again() {
     for way in WAYS {
         let mut plane = Plane::serving(plugins("1", "1")).await;
         let mut envoy = settled(&plane, way).await;
         plane.publish(plugins("2", "1"));
-        envoy.refuse(ExtensionConfig, "Unable to create Wasm plugin p").await;
-        envoy.accept(ExtensionConfig).await;
-        plane.publish(plugins("2", "2"));
-        envoy.accept(ExtensionConfig).await;
+        let refused = envoy.refuse(ExtensionConfig, "Unable to create Wasm plugin p").await;
+        let mut accepted = vec![envoy.accept(ExtensionConfig).await];
+        for next in [plugins("2", "2"), plugins("3", "2")] {
+            plane.publish(next);
+            accepted.push(envoy.accept(ExtensionConfig).await);
+        }
         plane.publish(plugins("3", "2"));
-        envoy.accept(ExtensionConfig).await;
-        plane.publish(plugins("3", "2"));
+        let nonces: BTreeSet<_> = accepted.iter().chain([&refused]).map(|response| &response.nonce).collect();
+        assert_eq!(nonces.len(), 4, "{way:?}: {nonces:?}");
         let expected = ["ecds p@2", "ecds p@1", "ecds q@2", "ecds p@3"];
         assert_eq!(envoy.finish().await, expected, "{way:?}");
         let reports = plane.reports_so_far().await;

@@ -1,7 +1,10 @@
 //! What changes on the server, and what of it a client hears.
 
+use std::time::Duration;
+
 use wasmplane::snapshot::ResourceType::{Cluster, Endpoint, ExtensionConfig, Listener, Route};
 use wasmplane::snapshot::{Resource, ResourceType};
+use wasmplane::xds::{Limits, Options};
 
 use super::fake::{ADS, FakeEnvoy, WAYS};
 use super::plane::{Plane, named};
@@ -148,10 +151,74 @@ async fn one_change_among_a_thousand_is_one_resource() {
     }
 }
 
-/// S28: what is added goes in the order of use, and each waits for the one before. What is removed goes in reverse: the
-/// cluster stays, as long as connections may use it.
+/// S28: what is added goes in the order of use, CDS before EDS before LDS before RDS, and listeners and routes wait for the
+/// answers to what they use. What is removed goes in reverse.
 #[tokio::test]
-async fn a_change_of_several_types_goes_in_the_order_of_use() {
+async fn a_change_of_all_types_goes_in_the_order_of_use() {
+    for way in ADS {
+        let all = |number: &str| {
+            let name = |kind: &str| format!("{kind}{number}");
+            let route = using(named(Route, &name("r"), "1"), Cluster, &name("c"));
+            let listener = using(named(Listener, &name("l"), "1"), Route, &name("r"));
+            let plugin = named(ExtensionConfig, &name("p"), "1");
+            let endpoints = named(Endpoint, &name("e"), "1");
+            let cluster = using(named(Cluster, &name("c"), "1"), Endpoint, &name("e"));
+            [route, listener, plugin, endpoints, cluster]
+        };
+        // What was used is not spared for connections that drain.
+        let limits = Limits { drain: Duration::ZERO, ..Limits::default() };
+        let plane = Plane::run(Options { limits, ..Options::default() }).await;
+        plane.publish(all("1"));
+        let mut envoy = FakeEnvoy::of(&plane, way).await;
+        for (of, names) in [
+            (Cluster, &[][..]),
+            (Endpoint, &["e1", "e2"]),
+            (Listener, &[]),
+            (ExtensionConfig, &["p1", "p2"]),
+            (Route, &["r1", "r2"]),
+        ] {
+            envoy.subscribe(of, names).await;
+            envoy.read(of).await;
+            envoy.ack();
+        }
+        envoy.heard(&plane).await;
+        envoy.log.clear();
+        plane.publish(all("1").into_iter().chain(all("2")));
+        for of in [Cluster, Endpoint, ExtensionConfig] {
+            assert_eq!(envoy.read(of).await.resource_type, of, "{way:?}");
+        }
+        let sent = ["lds", "rds"].map(|kind| plane.metric(&format!("xds_responses_total{{type=\"{kind}\"}}")));
+        assert_eq!(sent, [1, 1], "{way:?}: what uses the new cluster waits for its answer");
+        envoy.ack();
+        for of in [Listener, Route] {
+            assert_eq!(envoy.read(of).await.resource_type, of, "{way:?}");
+        }
+        for _ in 0..4 {
+            envoy.ack();
+        }
+        envoy.heard(&plane).await;
+        envoy.log.clear();
+        plane.publish(all("1"));
+        envoy.accept(Listener).await;
+        if way.is_delta() {
+            for of in [Route, Cluster, Endpoint] {
+                envoy.accept(of).await;
+            }
+        } else {
+            // The state of the world has no word for a route that is gone, but the listener was its only use.
+            envoy.unsubscribe(Route, &["r2"]);
+            envoy.accept(Cluster).await;
+            envoy.unsubscribe(Endpoint, &["e2"]);
+        }
+        let delta = ["lds -l2", "rds -r2", "cds -c2", "eds -e2"];
+        let expected = if way.is_delta() { &delta[..] } else { &["lds l1@1", "cds c1@1"] };
+        assert_eq!(envoy.finish().await, expected, "{way:?}");
+    }
+}
+
+/// S28: a cluster stays, as long as connections may use it.
+#[tokio::test]
+async fn a_listener_that_changes_its_cluster_gets_the_new_one_before_and_loses_the_old_one_later() {
     for way in ADS {
         let l = |version, cluster| using(using(named(Listener, "l", version), Cluster, cluster), ExtensionConfig, "p");
         let before = [l("1", "old"), named(Cluster, "old", "1"), named(ExtensionConfig, "p", "1")];
@@ -188,7 +255,7 @@ async fn a_listener_that_warms_gets_its_extensions() {
     }
 }
 
-/// D28, first half: the listener that names an extension leaves first, and the extension's content stays for what still
+/// D28: (its first half) the listener that names an extension leaves first, and the extension's content stays for what still
 /// drains through it, until Envoy unsubscribes.
 #[tokio::test]
 async fn an_extension_outlives_the_listener_that_names_it() {

@@ -130,7 +130,7 @@ pub fn delta(node_id: &str, resource_type: ResourceType, names: &[&str]) -> Delt
     }
 }
 
-pub fn node(id: &str) -> Option<Node> {
+fn node(id: &str) -> Option<Node> {
     (!id.is_empty()).then(|| Node { id: id.into(), ..Node::default() })
 }
 

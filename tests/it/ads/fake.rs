@@ -51,6 +51,8 @@ impl Way {
 /// One Envoy, with a stream, or one per type.
 pub struct FakeEnvoy {
     pub way: Way,
+    /// Its requests do not say of what type they are.
+    pub omits_type_url: bool,
     /// Everything that it has read, in words.
     pub log: Vec<String>,
     node_id: String,
@@ -103,6 +105,7 @@ impl FakeEnvoy {
     pub async fn at(url: &str, way: Way, node_id: &str) -> Self {
         Self {
             way,
+            omits_type_url: false,
             log: Vec::new(),
             node_id: node_id.into(),
             url: url.into(),
@@ -162,17 +165,19 @@ impl FakeEnvoy {
     }
 
     /// Reads the next response on the stream of that type, and accepts it.
-    pub async fn accept(&mut self, of: ResourceType) {
-        self.read(of).await;
+    pub async fn accept(&mut self, of: ResourceType) -> Received {
+        let received = self.read(of).await;
         while !self.unanswered.is_empty() {
             self.ack();
         }
+        received
     }
 
     /// Reads the next response and refuses it.
-    pub async fn refuse(&mut self, of: ResourceType, words: &str) {
-        self.read(of).await;
+    pub async fn refuse(&mut self, of: ResourceType, words: &str) -> Received {
+        let received = self.read(of).await;
         self.nack(words);
+        received
     }
 
     /// Waits until the control plane has heard everything that was said.
@@ -287,10 +292,11 @@ impl FakeEnvoy {
     ) {
         let side = &self.sides[&of];
         let (nonce, error_detail) = answer.unwrap_or_default();
+        let type_url = if self.omits_type_url { String::new() } else { of.type_url().into() };
         match &self.lines[&self.key(of)] {
             Line::Sotw(stream) => stream.send(DiscoveryRequest {
                 node,
-                type_url: of.type_url().into(),
+                type_url,
                 version_info: side.version_info.clone(),
                 response_nonce: side.nonce.clone(),
                 resource_names: side.names.iter().cloned().collect(),
@@ -298,7 +304,7 @@ impl FakeEnvoy {
                 ..DiscoveryRequest::default()
             }),
             Line::Delta(stream) => stream.send(DeltaDiscoveryRequest {
-                type_url: of.type_url().into(),
+                type_url,
                 resource_names_subscribe: strings(subscribe),
                 resource_names_unsubscribe: strings(unsubscribe),
                 // Said in the first request of a type.

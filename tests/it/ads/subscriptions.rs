@@ -4,7 +4,7 @@ use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, Disc
 use tonic::Code;
 use wasmplane::snapshot::ResourceType::{Cluster, ExtensionConfig, Listener, Route};
 
-use super::envoy::{Delta, Sotw, delta, node, sotw};
+use super::envoy::{Delta, Sotw, delta, sotw};
 use super::fake::{ADS, DELTA, FakeEnvoy, WAYS, Way};
 use super::plane::{Plane, named};
 
@@ -40,35 +40,32 @@ async fn a_first_request_gets_all_that_there_is() {
 /// S1: a request on ADS says its type. S2: on a service of one type it need not.
 #[tokio::test]
 async fn only_a_service_of_one_type_knows_what_is_meant() {
-    let plane = Plane::serving([named(ExtensionConfig, "p", "1")]).await;
     for way in WAYS {
-        let mut envoy = FakeEnvoy::of(&plane, way).await;
-        envoy.subscribe(ExtensionConfig, &["p"]).await;
-        envoy.accept(ExtensionConfig).await;
-        let names = vec!["p".to_owned()];
-        match way.is_delta() {
-            true => envoy.say_delta(DeltaDiscoveryRequest {
-                resource_names_subscribe: names,
-                ..DeltaDiscoveryRequest::default()
-            }),
-            false => envoy.say_sotw(DiscoveryRequest { response_nonce: "1".into(), ..DiscoveryRequest::default() }),
-        }
-        if way.is_ads() {
-            let status = envoy.end().await;
-            assert_eq!(
-                (status.code(), status.message()),
-                (Code::InvalidArgument, "a request on ADS must have a type_url")
-            );
-        } else {
-            let again = if way.is_delta() { vec!["ecds p@1", "ecds p@1"] } else { vec!["ecds p@1"] };
-            assert_eq!(envoy.finish().await, again, "{way:?}");
+        for is_first in [true, false] {
+            let plane = Plane::serving(["p", "q"].map(|name| named(ExtensionConfig, name, "1"))).await;
+            let mut envoy = FakeEnvoy::of(&plane, way).await;
+            envoy.omits_type_url = is_first;
+            envoy.subscribe(ExtensionConfig, &["p"]).await;
+            if !is_first {
+                envoy.accept(ExtensionConfig).await;
+                envoy.omits_type_url = true;
+                envoy.subscribe(ExtensionConfig, &["q"]).await;
+            }
+            if way.is_ads() {
+                let status = envoy.end().await;
+                let expected = (Code::InvalidArgument, "a request on ADS must have a type_url");
+                assert_eq!((status.code(), status.message()), expected, "{way:?}");
+                continue;
+            }
+            envoy.accept(ExtensionConfig).await;
+            // Its answer counts as well.
+            envoy.heard(&plane).await;
+            plane.publish([named(ExtensionConfig, "p", "2"), named(ExtensionConfig, "q", "1")]);
+            envoy.accept(ExtensionConfig).await;
+            let before = if is_first { vec!["ecds p@1"] } else { vec!["ecds p@1", "ecds q@1"] };
+            assert_eq!(envoy.finish().await, [before, vec!["ecds p@2"]].concat(), "{way:?}");
         }
     }
-    let (mut first, mut second) = (Sotw::ads(&plane.url).await, Delta::ads(&plane.url).await);
-    first.send(DiscoveryRequest { node: node("e"), ..DiscoveryRequest::default() });
-    second.send(DeltaDiscoveryRequest { node: node("e"), ..DeltaDiscoveryRequest::default() });
-    assert_eq!(first.end().await.code(), Code::InvalidArgument);
-    assert_eq!(second.end().await.code(), Code::InvalidArgument);
 }
 
 /// S3: the node is said once. S4: who says none is refused. D34: who says another one later, too.
