@@ -122,7 +122,7 @@ async fn a_renewed_certificate_is_shown_to_new_connections_and_drops_no_stream()
     drop(second);
 }
 
-/// D33: at that moment, and not at its next message.
+/// At that moment, and not at its next message.
 #[tokio::test]
 async fn an_envoy_whose_certificate_ends_is_asked_to_leave() {
     let Some(setup) = envoy(CHAIN).await else { return };

@@ -14,6 +14,7 @@
 //! D6, D8, D10 and D28 hold for every type but ECDS, of which no name is ever removed: Envoy would answer 500.
 
 mod answers;
+mod certificates;
 mod changes;
 mod coverage;
 mod crowds;
