@@ -173,6 +173,12 @@ impl FakeEnvoy {
         received
     }
 
+    /// What it holds of a type: the version of all (state of the world), or that of each.
+    pub fn holds(&self, of: ResourceType) -> (&str, &BTreeMap<String, String>) {
+        let side = &self.sides[&of];
+        (&side.version_info, &side.held)
+    }
+
     /// Reads the next response and refuses it.
     pub async fn refuse(&mut self, of: ResourceType, words: &str) -> Received {
         let received = self.read(of).await;

@@ -62,8 +62,12 @@ impl Plane {
     pub fn publish(&self, resources: impl IntoIterator<Item = Resource>) -> Weak<Snapshot> {
         let snapshot = Arc::new(snapshot(resources));
         let published = Arc::downgrade(&snapshot);
-        self.snapshots.send_replace(Some(snapshot));
+        self.publish_snapshot(snapshot);
         published
+    }
+
+    pub fn publish_snapshot(&self, snapshot: Arc<Snapshot>) {
+        self.snapshots.send_replace(Some(snapshot));
     }
 
     /// Waits until the streams of that node have asked so often, and answered so many responses.

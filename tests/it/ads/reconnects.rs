@@ -1,11 +1,17 @@
 //! Clients that come back, to this control plane or to another one.
 
-use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
-use wasmplane::snapshot::Resource;
-use wasmplane::snapshot::ResourceType::{Cluster, ExtensionConfig, Listener};
+use std::collections::BTreeMap;
+use std::fs;
 
-use super::fake::{DELTA, FakeEnvoy, WAYS, Way};
+use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryRequest;
+use wasmplane::model::Capabilities;
+use wasmplane::snapshot::ResourceType::{Cluster, ExtensionConfig, Listener};
+use wasmplane::snapshot::{Resource, ResourceType};
+use wasmplane::sources;
+
+use super::fake::{ADS, DELTA, FakeEnvoy, WAYS, Way};
 use super::plane::{Plane, named};
+use crate::compile_golden::compiled;
 
 fn all(c: &str, p: &str) -> Vec<Resource> {
     let others = [named(Cluster, "d", "1"), named(ExtensionConfig, "q", "1"), named(Listener, "l", "1")];
@@ -82,26 +88,109 @@ async fn only_the_first_request_says_what_a_client_holds() {
     }
 }
 
-/// D22: the version of equal content is equal, whoever serves it by whatever service. D35: so are those of listeners by
-/// ADS and of extensions by a service of their own.
-#[tokio::test]
-async fn versions_are_of_content_and_nothing_else() {
-    let mut seen = Vec::new();
-    for way in WAYS {
-        for _ in 0..2 {
-            let plane = Plane::serving(all("1", "1")).await;
-            let mut envoy = FakeEnvoy::of(&plane, way).await;
-            envoy.subscribe(Listener, &[]).await;
-            let listeners = envoy.read(Listener).await;
-            envoy.subscribe(ExtensionConfig, &["p"]).await;
-            let extension = envoy.read(ExtensionConfig).await;
-            let versions = [listeners, extension].map(|it| (it.in_words(), it.version_info, it.resources));
-            seen.push((way.is_delta(), versions));
+/// The same manifests in two other files, in another order, and with their keys in another order.
+const MANIFESTS: [[&str; 2]; 2] = [
+    [
+        r#"
+apiVersion: extensions.istio.io/v1alpha1
+kind: WasmPlugin
+metadata: {name: a, namespace: shop}
+spec: {url: "https://modules.test/a.wasm", phase: AUTHN, pluginConfig: {greeting: hello, nested: {one: 1, two: 2}}}
+---
+apiVersion: extensions.istio.io/v1alpha1
+kind: WasmPlugin
+metadata: {name: b, namespace: shop}
+spec: {url: "https://modules.test/b.wasm"}
+"#,
+        r#"
+apiVersion: wasmplane.io/v1alpha1
+kind: ProxyTemplate
+metadata: {name: web, namespace: shop}
+spec:
+  listeners:
+  - {name: in, direction: INBOUND, port: 8080, protocol: HTTP, forwardTo: {host: 127.0.0.1, port: 9090}}
+  - {name: out, direction: OUTBOUND, port: 8081, protocol: HTTP, forwardTo: {host: web.test, port: 80}}
+"#,
+    ],
+    [
+        r#"
+spec:
+  listeners:
+  - {forwardTo: {port: 80, host: web.test}, protocol: HTTP, port: 8081, direction: OUTBOUND, name: out}
+  - {forwardTo: {port: 9090, host: 127.0.0.1}, protocol: HTTP, port: 8080, direction: INBOUND, name: in}
+metadata: {namespace: shop, name: web}
+kind: ProxyTemplate
+apiVersion: wasmplane.io/v1alpha1
+---
+spec: {url: "https://modules.test/b.wasm"}
+metadata: {namespace: shop, name: b}
+kind: WasmPlugin
+apiVersion: extensions.istio.io/v1alpha1
+"#,
+        r#"
+spec: {pluginConfig: {nested: {two: 2, one: 1}, greeting: hello}, phase: AUTHN, url: "https://modules.test/a.wasm"}
+metadata: {namespace: shop, name: a}
+kind: WasmPlugin
+apiVersion: extensions.istio.io/v1alpha1
+"#,
+    ],
+];
+
+/// A control plane that serves what these manifests come to.
+async fn compiling(manifests: [String; 2]) -> Plane {
+    let folder = tempfile::tempdir().unwrap();
+    for (number, text) in manifests.iter().enumerate() {
+        fs::write(folder.path().join(format!("{number}.yaml")), text).unwrap();
+    }
+    let loaded = sources::load(&[folder.path().to_owned()]);
+    assert_eq!((loaded.faults.len(), loaded.plugins.len()), (0, 2), "{:?}", loaded.faults);
+    let plane = Plane::empty().await;
+    plane.publish_snapshot(compiled(&loaded, Capabilities { chain: true, wasm: true }).snapshot);
+    plane
+}
+
+/// What a client is sent: the versions, by type, way and name.
+async fn versions(plane: &Plane, way: Way) -> BTreeMap<(ResourceType, String), String> {
+    const CHAINS: [&str; 2] = ["wasmplane/in/PreAuthN-BeforeRouter", "wasmplane/out/PreAuthN-BeforeRouter"];
+    let mut versions = BTreeMap::new();
+    let mut envoy = FakeEnvoy::of(plane, way).await;
+    for (of, names) in
+        [(Cluster, &[][..]), (Listener, &[]), (ExtensionConfig, &CHAINS[..1]), (ExtensionConfig, &CHAINS[1..])]
+    {
+        if of == Listener && !way.is_ads() {
+            continue; // These listeners name ECDS by ADS.
+        }
+        envoy.subscribe(of, names).await;
+        let response = envoy.accept(of).await;
+        assert!(!response.resources.is_empty());
+        for (words, version) in response.resources {
+            let version = if way.is_delta() { version } else { response.version_info.clone() };
+            versions.insert((of, words), version);
         }
     }
-    for is_delta in [false, true] {
-        let of_protocol: Vec<_> = seen.iter().filter(|(delta, _)| *delta == is_delta).map(|(_, it)| it).collect();
-        assert_eq!(of_protocol.len(), 4);
-        assert!(of_protocol.iter().all(|versions| versions == &of_protocol[0]), "{of_protocol:#?}");
+    versions
+}
+
+/// D22: the versions that compiling gives to equal content are equal, however it is written, whoever serves it, by whatever
+/// service. D35: so are those of listeners by ADS and of extensions by a service of their own.
+#[tokio::test]
+async fn versions_are_of_content_and_nothing_else() {
+    let [one, other] = MANIFESTS.map(|texts| texts.map(str::to_owned));
+    let edited = one.clone().map(|text| text.replace("hello", "goodbye"));
+    let (one, other, edited) = (compiling(one).await, compiling(other).await, compiling(edited).await);
+    for ads in ADS {
+        let separate = if ads.is_delta() { Way::DeltaSeparate } else { Way::SotwSeparate };
+        let (by_ads, by_services) = (versions(&one, ads).await, versions(&one, separate).await);
+        assert_eq!(by_ads.len(), 6, "{by_ads:#?}");
+        assert_eq!(versions(&other, ads).await, by_ads, "{ads:?}");
+        assert_eq!(versions(&other, separate).await, by_services, "{separate:?}");
+        let mut outside_ads = by_ads.clone();
+        outside_ads.retain(|(of, _), _| *of != Listener);
+        assert_eq!(by_services, outside_ads);
+
+        let after = versions(&edited, ads).await;
+        for ((of, name), version) in by_ads {
+            assert_eq!(after[&(of, name.clone())] == version, of != ExtensionConfig, "{of:?} {name}");
+        }
     }
 }

@@ -3,45 +3,79 @@
 use std::fs;
 
 use wasmplane::snapshot::ResourceType::{Cluster, ExtensionConfig, Listener};
+use wasmplane::snapshot::STAGING;
 
 use super::{extension, hello, settled, start, url, with_hello};
-use crate::ads::fake::{FakeEnvoy, WAYS, Way};
+use crate::ads::fake::{ADS, FakeEnvoy, WAYS, Way};
 use crate::support::control_plane::ControlPlane;
+use crate::support::scene::Scene;
 use crate::support::wait_until;
+
+/// What both control planes are told of delivery: proxies fetch modules at one address, whichever they are connected to.
+const DELIVERIES: [&[&str]; 2] =
+    [&["--module-delivery", "inline"], &["--module-delivery", "digest", "--modules-url", "http://modules.test:18001"]];
+
+/// An Envoy that accepts all that it is sent until it has its listener and the plugin, and nothing is staged.
+async fn filled(control: &ControlPlane, way: Way, is_by_digest: bool) -> FakeEnvoy {
+    let mut envoy = FakeEnvoy::at(&url(control), way, "e").await;
+    envoy.subscribe(Cluster, &[]).await;
+    envoy.accept(Cluster).await;
+    let plugin = extension("hello");
+    if !is_by_digest {
+        envoy.subscribe(ExtensionConfig, &[&plugin]).await;
+        envoy.accept(ExtensionConfig).await;
+        if way.is_ads() {
+            envoy.subscribe(Listener, &[]).await;
+            envoy.accept(Listener).await;
+        }
+        return envoy;
+    }
+    envoy.subscribe(ExtensionConfig, &[STAGING]).await;
+    envoy.accept(ExtensionConfig).await;
+    envoy.subscribe(ExtensionConfig, &[&plugin]).await;
+    envoy.subscribe(Listener, &[]).await;
+    for _ in 0..4 {
+        envoy.accept(ExtensionConfig).await;
+    }
+    let plugin = format!("ecds {plugin}");
+    let staging = "ecds wasmplane/staging";
+    // The module, which this Envoy says to have at once, goes before the listener, and away after it.
+    let clusters = "cds wasmplane/in wasmplane/modules";
+    assert_eq!(envoy.log, [clusters, staging, &plugin, staging, "lds in wasmplane/staging", staging], "{way:?}");
+    envoy
+}
 
 /// D22, D35, S14: equal content has equal versions, and a proxy may move from one to the other at no cost.
 #[tokio::test]
 async fn a_proxy_that_moves_between_two_control_planes_is_sent_nothing() {
-    let scene = with_hello().await;
-    let folder = scene.control.modules();
-    let flags = ["--module-files", folder.to_str().unwrap(), "--module-delivery", "inline"];
-    let mut second = ControlPlane::new().config_dir(&scene.control.config()).flags(&flags);
-    second.start().await;
-    for way in WAYS {
-        let mut versions = Vec::new();
-        for control in [&scene.control, &second] {
-            let mut envoy = FakeEnvoy::at(&url(control), way, "e").await;
-            let mut seen = Vec::new();
-            for (of, names) in [(Cluster, vec![]), (ExtensionConfig, vec![extension("hello")])] {
-                let names: Vec<&str> = names.iter().map(String::as_str).collect();
-                envoy.subscribe(of, &names).await;
-                let response = envoy.read(of).await;
-                envoy.ack();
-                seen.push((response.in_words(), response.version_info, response.resources));
+    for delivery in DELIVERIES {
+        let is_by_digest = delivery.contains(&"digest");
+        let mut scene = Scene::new().await;
+        scene.control = scene.control.flags(delivery);
+        scene.control.start().await;
+        hello(&scene, 1);
+        scene.until_status("default/hello", "ready", |status| status["desiredRevision"].is_string()).await;
+        let folder = scene.control.modules();
+        let mut second = ControlPlane::new().config_dir(&scene.control.config()).flags(delivery);
+        second = second.flags(&["--module-files", folder.to_str().unwrap()]);
+        second.start().await;
+        let ways: &[Way] = if is_by_digest { &ADS } else { &WAYS };
+        for way in ways.iter().copied() {
+            let mut held = Vec::new();
+            for (control, other) in [(&scene.control, &second), (&second, &scene.control)] {
+                let mut envoy = filled(control, way, is_by_digest).await;
+                let types =
+                    [Cluster, ExtensionConfig, Listener].into_iter().filter(|of| *of != Listener || way.is_ads());
+                let holds = |of| {
+                    let (version_info, resources) = envoy.holds(of);
+                    (version_info.to_owned(), resources.clone())
+                };
+                held.push((types.map(holds).collect::<Vec<_>>(), std::mem::take(&mut envoy.log)));
+                envoy.reconnect(&url(other)).await;
+                assert_eq!(envoy.finish().await, [""; 0], "{delivery:?} {way:?}");
             }
-            if way.is_ads() {
-                envoy.subscribe(Listener, &[]).await;
-                let response = envoy.read(Listener).await;
-                envoy.ack();
-                seen.push((response.in_words(), response.version_info, response.resources));
-            }
-            versions.push(seen);
-            let other = if control.xds() == second.xds() { &scene.control } else { &second };
-            envoy.log.clear();
-            envoy.reconnect(&url(other)).await;
-            assert_eq!(envoy.finish().await, [""; 0], "{way:?}");
+            assert_eq!(held[0], held[1], "{delivery:?} {way:?}");
         }
-        assert_eq!(versions[0], versions[1], "{way:?}");
     }
 }
 
