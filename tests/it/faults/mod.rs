@@ -3,6 +3,7 @@
 //! What stalls, what is cut, and what lags behind has its tests in `ads`, what real Envoys go through in `real_trouble`,
 //! `real_fleet` and `real_restart`.
 
+mod bursts;
 mod kills;
 mod refusers;
 mod replicas;
