@@ -2,8 +2,8 @@
 //!
 //! The rules of the protocol have their tests beside the session; these say that a client on a socket meets the same. S1
 //! to S35 and D1 to D36 are the assertions about the state of the world and about delta that the project holds itself to.
-//! A test names those that it checks in its doc comment, and `coverage` fails on one that is named nowhere and is not in
-//! this table:
+//! A test claims those that it checks in its doc comment (`S7, D13: …`), and `coverage` fails on one that no test claims and
+//! that is not in this table:
 //!
 //! | not offered | why |
 //! |---|---|
