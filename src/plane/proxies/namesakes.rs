@@ -59,18 +59,19 @@ impl Namesakes {
 
     /// The oldest proxy at this address that lacks this service.
     pub(super) fn lacking(&self, service: Service, peer: Option<IpAddr>) -> Option<ProxyKey> {
-        let mut oldest = None;
-        let mut from = Services::default();
-        // The first of each set of services is its oldest.
-        while let Some((_, services, key)) =
-            self.alike.range((peer, from, ProxyKey(0))..).next().filter(|(address, ..)| *address == peer)
-        {
-            if !services.contains(service) {
-                oldest = oldest.into_iter().chain([*key]).min();
-            }
-            from = Services(services.0 + 1);
-        }
-        oldest
+        let lacking = self.oldest_at(peer).filter(|(services, _)| !services.contains(service));
+        lacking.map(|(_, key)| key).min()
+    }
+
+    /// The oldest proxy at this address with each set of services.
+    fn oldest_at(&self, peer: Option<IpAddr>) -> impl Iterator<Item = (Services, ProxyKey)> {
+        let mut from = Some(Services::default());
+        std::iter::from_fn(move || {
+            // The first of each set of services is its oldest.
+            let (address, services, key) = *self.alike.range((peer, from?, ProxyKey(0))..).next()?;
+            from = services.0.checked_add(1).map(Services);
+            (address == peer).then_some((services, key))
+        })
     }
 
     /// The lowest number that nobody has, from 1.
@@ -87,5 +88,31 @@ impl Namesakes {
 
     pub(super) fn leave(&mut self, key: ProxyKey, peer: Option<IpAddr>, services: Services) {
         self.alike.remove(&(peer, services, key));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_finds_its_proxy_among_thousands_with_a_look_at_each_set_of_services() {
+        let mut namesakes = Namesakes::default();
+        let here = Some([127, 0, 0, 1].into());
+        let single = Service::Single;
+        let sets: [&[Service]; 3] = [
+            &[Service::Ads],
+            &[single(ResourceType::Cluster)],
+            &[single(ResourceType::Cluster), single(ResourceType::Listener)],
+        ];
+        for key in 0..6_000 {
+            let services = sets[key % sets.len()].iter().copied().collect();
+            namesakes.enter(ProxyKey(key as u64 + 1), here, services);
+        }
+        namesakes.enter(ProxyKey(0), Some([127, 0, 0, 2].into()), Services::default());
+        assert_eq!(namesakes.oldest_at(here).count(), sets.len());
+        assert_eq!(namesakes.lacking(single(ResourceType::Listener), here), Some(ProxyKey(1)));
+        assert_eq!(namesakes.lacking(Service::Ads, here), Some(ProxyKey(2)));
+        assert_eq!(namesakes.lacking(Service::Ads, None), None);
     }
 }
