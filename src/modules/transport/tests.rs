@@ -8,6 +8,7 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 
 use super::*;
 
@@ -196,20 +197,31 @@ async fn an_upload_ends_where_it_stands_still_and_not_where_it_takes_long() {
 
 #[tokio::test]
 async fn a_push_to_a_registry_that_answers_late_does_not_time_out() {
-    let limits = Limits { idle: Duration::from_secs(1), ..LIMITS };
+    let limits = Limits { idle: Duration::from_millis(200), ..LIMITS };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
+    // The registry tells of each upload that it has whole, and answers when it is told to.
+    let (taken, mut all_taken) = mpsc::unbounded_channel();
+    let (answers, may_answer) = watch::channel(false);
     let take = async move |body: Bytes| {
-        tokio::time::sleep(limits.idle * 3 / 2).await;
+        taken.send(()).unwrap();
+        may_answer.clone().wait_for(|may| *may).await.unwrap();
         body.len().to_string()
     };
     tokio::spawn(async move { axum::serve(listener, Router::new().fallback(take)).await.unwrap() });
     let body = Body::Watched(Bytes::from_static(b"a module"), Arc::new(|_| {}));
     let request = Request { method: Method::PUT, body, ..request(&url) };
-    let response = Transport::for_uploads(Settings::default(), limits).send(request.clone()).await.unwrap();
-    assert_eq!(response.text().await.unwrap(), "8");
+    let uploads = Transport::for_uploads(Settings::default(), limits);
+    let upload = tokio::spawn({
+        let request = request.clone();
+        async move { uploads.send(request).await }
+    });
+    all_taken.recv().await.unwrap();
+    // It has waited for longer than this one, which does time out.
     let hurried = Transport::new(Settings::default(), limits).send(request).await;
     assert_eq!(hurried.unwrap_err().cause, "timed out");
+    answers.send_replace(true);
+    assert_eq!(upload.await.unwrap().unwrap().text().await.unwrap(), "8");
 }
 
 #[tokio::test]
