@@ -14,6 +14,8 @@ use super::memory::Hidden;
 const MAX_FILES: usize = 10_000;
 /// More folders in one another than this are one as well.
 const MAX_DEPTH: usize = 32;
+/// Where things vanish as fast as they are listed.
+const MAX_LISTINGS: usize = 10;
 
 /// All files below some paths at one moment.
 #[derive(Debug, Default, PartialEq)]
@@ -22,6 +24,8 @@ pub(super) struct Listing {
     pub files: Vec<(PathBuf, Listed)>,
     /// Whether some symlink was followed.
     pub has_symlinks: bool,
+    /// Something was in its folder and is not there any more.
+    pub has_vanished: bool,
     pub hidden: Vec<Hidden>,
     /// Folders whose every entry matters, by their real paths.
     pub folders: BTreeSet<Folder>,
@@ -66,11 +70,18 @@ impl Stamp {
     }
 }
 
-/// Lists all files at and below `roots`.
+/// Lists all files at and below `roots`. What vanishes meanwhile may have been deleted, or be in a folder that was moved
+/// away, whose files are not gone: another look tells.
 pub(super) fn list(roots: &[PathBuf]) -> Listing {
     let mut listing = Listing::default();
-    for root in roots {
-        listing.root(root);
+    for _ in 0..MAX_LISTINGS {
+        listing = Listing::default();
+        for root in roots {
+            listing.root(root);
+        }
+        if !std::mem::take(&mut listing.has_vanished) {
+            break;
+        }
     }
     listing.files.sort_by(|one, other| one.0.as_os_str().cmp(other.0.as_os_str()));
     // Of roots that lie in one another.
@@ -164,6 +175,9 @@ impl Listing {
             match fs::metadata(&path) {
                 Ok(metadata) if metadata.is_dir() => self.folder(&path, ancestors),
                 Ok(metadata) if metadata.is_file() && has_manifest_name(&path) => self.file(&path, &metadata),
+                Err(error) if error.kind() == ErrorKind::NotFound && !is_link_to_nowhere(&path, kind) => {
+                    self.has_vanished = true;
+                }
                 Err(_) if has_manifest_name(&path) => self.dangling(&path),
                 _ => {}
             }
@@ -181,7 +195,7 @@ impl Listing {
         self.files.push((path.to_owned(), Listed { target, is_symlinked, stamp: Stamp::of(metadata) }));
     }
 
-    /// A symlink that leads nowhere, or a file that went away just now.
+    /// A symlink that leads nowhere.
     fn dangling(&mut self, path: &Path) {
         if let Ok(metadata) = fs::symlink_metadata(path) {
             let stamp = Stamp::of(&metadata);
@@ -202,6 +216,11 @@ impl Folder {
     }
 }
 
+/// Whether it is there itself; `kind` as its folder told it.
+fn is_link_to_nowhere(path: &Path, kind: Option<fs::FileType>) -> bool {
+    kind.is_some_and(|kind| kind.is_symlink()) && fs::symlink_metadata(path).is_ok()
+}
+
 fn is_hidden(name: &OsStr) -> bool {
     name.as_encoded_bytes().starts_with(b".")
 }
@@ -213,4 +232,31 @@ pub(super) fn is_passed_over(path: &Path) -> bool {
 
 fn has_manifest_name(path: &Path) -> bool {
     path.extension().is_some_and(|extension| ["yaml", "yml", "json"].iter().any(|known| extension == *known))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_is_moved_away_and_back_while_it_is_read_never_looks_empty() {
+        let parent = tempfile::tempdir().unwrap();
+        let (root, away) = (parent.path().join("config"), parent.path().join("away"));
+        fs::create_dir_all(root.join("team")).unwrap();
+        for name in ["a.yaml", "team/b.yaml"] {
+            fs::write(root.join(name), "x").unwrap();
+        }
+        std::thread::scope(|scope| {
+            let moving = scope.spawn(|| {
+                for _ in 0..20_000 {
+                    fs::rename(&root, &away).unwrap();
+                    fs::rename(&away, &root).unwrap();
+                }
+            });
+            while !moving.is_finished() {
+                let listing = list(std::slice::from_ref(&root));
+                assert!(listing.files.len() == 2 || !listing.hidden.is_empty(), "{listing:?}");
+            }
+        });
+    }
 }
