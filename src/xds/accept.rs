@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 use tonic::Status;
 use tower::Service as _;
 
+use super::admission::Admitted;
 use super::health::Health;
 use super::quiet::Quiet;
 use super::server::{router, services};
@@ -145,11 +146,8 @@ pub(super) async fn serve(
         match accepted {
             Ok((socket, peer)) => match door.shared.admission.connect() {
                 Some(place) => {
-                    let welcome = welcome(door.clone(), socket, peer, tls.as_ref().map(|tls| tls.config()));
-                    connections.spawn(async move {
-                        welcome.await;
-                        drop(place);
-                    });
+                    let tls = tls.as_ref().map(|tls| tls.config());
+                    connections.spawn(welcome(door.clone(), place, socket, peer, tls));
                 }
                 None => refuse(&door.shared, peer),
             },
@@ -192,7 +190,14 @@ struct Door {
     shutdown: CancellationToken,
 }
 
-async fn welcome(door: Door, socket: TcpStream, peer: SocketAddr, tls: Option<Arc<rustls::ServerConfig>>) {
+/// The place is held by a variable of this task: one around it would have room for all of it twice.
+async fn welcome(
+    door: Door,
+    _place: Admitted,
+    socket: TcpStream,
+    peer: SocketAddr,
+    tls: Option<Arc<rustls::ServerConfig>>,
+) {
     if let Err(error) = socket.set_nodelay(true) {
         tracing::debug!(%peer, %error, "nodelay not set");
     }
