@@ -91,10 +91,7 @@ impl Member {
 
     /// What runs of the plugin's own filter.
     fn revision(&self) -> Option<&Arc<PluginRevision>> {
-        match &self.run {
-            Run::Revision(revision) | Run::LastGood(revision, _) => Some(revision),
-            Run::StandIn { .. } | Run::Unsupported { .. } | Run::TooLarge { .. } | Run::Disabled | Run::Absent => None,
-        }
+        self.run.revision()
     }
 
     /// Whether traffic passes where the plugin's own filter does not run.
@@ -125,6 +122,18 @@ pub enum Run {
     Disabled,
     /// No module yet, and the proxy was running before: nothing of it anywhere.
     Absent,
+}
+
+impl Run {
+    /// What runs of the plugin's own filter.
+    pub fn revision(&self) -> Option<&Arc<PluginRevision>> {
+        match self {
+            Self::Revision(revision) | Self::LastGood(revision, _) => Some(revision),
+            Self::StandIn { .. } | Self::Unsupported { .. } | Self::TooLarge { .. } | Self::Disabled | Self::Absent => {
+                None
+            }
+        }
+    }
 }
 
 /// What is said of a plugin that its operator took out.

@@ -84,7 +84,7 @@ fn accepted(
     facts: &ProxyFacts,
     releases: &[EnvoyVersion],
 ) -> Option<Arc<PluginRevision>> {
-    let (Run::Revision(running) | Run::LastGood(running, _)) = run else { return None };
+    let running = run.revision()?;
     let is_fit = |good: &&Arc<PluginRevision>| can_replace(good, running, proxy, facts, releases);
     let is_it = |good: &&Arc<PluginRevision>| good.revision == running.revision;
     entry.good.iter().find(is_it).or_else(|| entry.good.iter().find(is_fit)).cloned()

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Kind, Member, ModuleServer, Run};
+use super::{Kind, Member, ModuleServer};
 use crate::model::{Module, PluginRevision};
 
 /// Of all modules in one ECDS resource. Envoy holds a response whole before it reads it.
@@ -73,8 +73,7 @@ pub fn reason(member: &Member, misfit: &Misfit) -> String {
 }
 
 fn member_bytes(member: &Member, by_digest: Option<&ModuleServer>) -> usize {
-    let (Run::Revision(revision) | Run::LastGood(revision, _)) = &member.run else { return 0 };
-    inline_bytes(revision, by_digest)
+    member.revision().map_or(0, |revision| inline_bytes(revision, by_digest))
 }
 
 fn inline_bytes(revision: &PluginRevision, by_digest: Option<&ModuleServer>) -> usize {

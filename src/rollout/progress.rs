@@ -7,7 +7,7 @@ use super::accepted::Accepted;
 use super::blame::{Blame, blame};
 use super::hunt::{Hunt, Step, Suspect};
 use super::refusals::Refusals;
-use crate::compile::{Compiled, Run};
+use crate::compile::Compiled;
 use crate::model::{PluginId, ProxyFacts, Revision};
 use crate::snapshot::{Extension, Part, Resource, ResourceType, Version};
 use crate::xds::{Delivery, Outcome};
@@ -249,10 +249,7 @@ impl Progress {
         let (plugin, revision) = identify(part)?;
         let mut carried = self.expected.iter().flat_map(|compiled| &compiled.plugins);
         let carried = carried.find(|carried| carried.plugin == plugin)?;
-        let is_script = match &carried.run {
-            Run::Revision(revision) | Run::LastGood(revision, _) => revision.plugin.wasm().is_none(),
-            _ => false,
-        };
+        let is_script = carried.run.revision().is_some_and(|revision| revision.plugin.wasm().is_none());
         Some(Suspect { plugin, revision, is_script })
     }
 }
