@@ -88,7 +88,7 @@ impl TypeState {
     /// Whether the client came back with something that this process has not found yet.
     pub fn has_unknown(&self) -> bool {
         let accepted = self.held.values().filter_map(|held| held.accepted.as_ref());
-        accepted.into_iter().any(|accepted| accepted.resource.is_none())
+        self.claimed.is_some() || accepted.into_iter().any(|accepted| accepted.resource.is_none())
     }
 
     /// Records an ACK; returns what the client has accepted by it, and what it gave up for that.

@@ -22,8 +22,10 @@ impl Session {
         if self.unsettled.contains(ResourceType::Listener) {
             // The modules of their filters are fetched first, but not for what the client has.
             self.unsettled.insert(ResourceType::ExtensionConfig);
-            let listeners = self.covered(ResourceType::Listener, snapshot);
-            self.recognise(ResourceType::Listener, &listeners, reaction);
+            if self.types.get(&ResourceType::Listener).is_some_and(|state| state.has_unknown()) {
+                let listeners = self.covered(ResourceType::Listener, snapshot);
+                self.recognise(ResourceType::Listener, &listeners, reaction);
+            }
         }
         for resource_type in ResourceType::ALL {
             if !self.unsettled.take(resource_type) {
@@ -91,7 +93,7 @@ impl Session {
     /// Finds out what a reconnecting client holds already: nothing of that is sent.
     pub(super) fn recognise(&mut self, resource_type: ResourceType, target: &Target, reaction: &mut Reaction) {
         let Some(state) = self.types.get_mut(&resource_type) else { return };
-        if state.claimed.is_none() && !state.has_unknown() {
+        if !state.has_unknown() {
             return;
         }
         if let Some(claimed) = state.claimed.take() {
