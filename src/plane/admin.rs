@@ -39,7 +39,10 @@ use crate::xds::{Recordings, StreamId};
 #[derive(Debug)]
 pub enum Query {
     Proxies(oneshot::Sender<Vec<Proxy>>),
+    /// As it was a moment ago, where many ask.
     Plugins(oneshot::Sender<ListPluginsResponse>),
+    /// As it is now, for those who watch.
+    Rollout(oneshot::Sender<ListPluginsResponse>),
     /// What a change of manifests is compared with.
     Subjects(oneshot::Sender<Running>),
     /// About the proxy of that id; `None` when none is connected.

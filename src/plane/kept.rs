@@ -23,6 +23,12 @@ impl<T> Kept<T> {
         self.get_by(Instant::now, make)
     }
 
+    /// For who paces himself, and must not miss the last change: what holds now.
+    pub fn renew(&mut self, make: impl FnOnce() -> T) -> Arc<T> {
+        self.answer = None;
+        self.get(make)
+    }
+
     fn get_by(&mut self, clock: impl Fn() -> Instant, make: impl FnOnce() -> T) -> Arc<T> {
         let asked = clock();
         if let Some((answer, until)) = &self.answer
@@ -61,5 +67,20 @@ mod tests {
         assert_eq!(*kept.get_by(|| now.get(), || unreachable!()), 100);
         pass(Duration::from_millis(1));
         assert_eq!(*kept.get_by(|| now.get(), || 101), 101);
+    }
+
+    #[test]
+    fn who_watches_is_told_of_a_change_that_came_after_another_had_asked() {
+        let now = Instant::now();
+        let made = Cell::new(false);
+        let mut kept = Kept::default();
+        let clock = || if made.get() { now + Duration::from_secs(1) } else { now };
+        let slow = || {
+            made.set(true);
+            "before"
+        };
+        assert_eq!(*kept.get_by(clock, slow), "before");
+        assert_eq!(*kept.get_by(clock, || "after"), "before", "a crowd is told the same");
+        assert_eq!(*kept.renew(|| "after"), "after");
     }
 }

@@ -273,25 +273,24 @@ async fn reconcile(
 }
 
 fn answer(reconciler: &Reconciler, modules: &Modules, summaries: &mut Kept<Summaries>, query: Query) {
-    let mut summarize = || summaries.get(|| reconciler.summarize());
+    let summarize = || reconciler.summarize();
+    let list = |summaries: &Summaries| ListPluginsResponse {
+        plugins: reconciler.list_plugins(summaries),
+        faults: reconciler.list_faults(),
+        module_store_fault: modules.stats().store_fault.unwrap_or_default(),
+    };
     // A client that has gone does not want its answer.
     match query {
         Query::Proxies(sender) => drop(sender.send(reconciler.list_proxies())),
-        Query::Plugins(sender) => {
-            let listed = ListPluginsResponse {
-                plugins: reconciler.list_plugins(&summarize()),
-                faults: reconciler.list_faults(),
-                module_store_fault: modules.stats().store_fault.unwrap_or_default(),
-            };
-            drop(sender.send(listed));
-        }
+        Query::Plugins(sender) => drop(sender.send(list(&summaries.get(summarize)))),
+        Query::Rollout(sender) => drop(sender.send(list(&summaries.renew(summarize)))),
         Query::Subjects(sender) => drop(sender.send(reconciler.subjects())),
         Query::Explain(id, sender) => drop(sender.send(reconciler.question(&id))),
         Query::Matching(matchers, sender) => drop(sender.send(reconciler.matching(&matchers))),
         Query::Resources(key, sender) => drop(sender.send(reconciler.resources_of(key))),
         Query::Streams(id, sender) => drop(sender.send(reconciler.streams_of(&id))),
         Query::Metrics(sender) => {
-            let plugins = reconciler.count_states(&summarize());
+            let plugins = reconciler.count_states(&summaries.get(summarize));
             let gauges = Gauges { plugins, config_errors: reconciler.config_errors() };
             drop(sender.send(gauges));
         }

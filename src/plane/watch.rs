@@ -59,7 +59,7 @@ impl Rollouts {
                 }
                 changes.mark_unchanged();
                 let asked = Instant::now();
-                let Some(listed) = ask(&queries, Query::Plugins).await else { return };
+                let Some(listed) = ask(&queries, Query::Rollout).await else { return };
                 let plugins = listed.plugins.into_iter().map(|plugin| (plugin.id.clone(), plugin)).collect();
                 self.latest.send_replace(Some(Arc::new(plugins)));
                 sleep(INTERVAL.max(asked.elapsed() * REST)).await;
@@ -119,7 +119,7 @@ mod tests {
         let count = Arc::new(std::sync::atomic::AtomicUsize::new(0));
         let counted = count.clone();
         tokio::spawn(async move {
-            while let Some(Query::Plugins(answer)) = asked.recv().await {
+            while let Some(Query::Rollout(answer)) = asked.recv().await {
                 counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 drop(answer.send(ListPluginsResponse {
                     plugins: plugins.clone(),
