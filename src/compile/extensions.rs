@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::ops::RangeInclusive;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use dashmap::DashMap;
 
@@ -28,6 +28,16 @@ pub struct Catalog {
     usual: Carriage,
     /// For proxies that cannot fetch modules by digest, or not yet; absent where that is the usual.
     inline: Option<Carriage>,
+    /// The last answer of [`Extensions::changed`]: all clients of a kind go to the next together.
+    changed: Mutex<Option<Changed>>,
+}
+
+/// What the usual carriage knew, and another catalog says something else of.
+struct Changed {
+    now: Weak<dyn Extensions>,
+    /// How many names were known then. They become more and never fewer.
+    known: usize,
+    names: Arc<[String]>,
 }
 
 /// The resources of a catalog, with their modules one way or the other.
@@ -83,6 +93,7 @@ impl Catalog {
             listeners,
             usual: Carriage::new(kind.by_digest.clone(), &kind.plugins, filters),
             inline: kind.by_digest.as_ref().map(|_| Carriage::new(None, &kind.plugins, filters)),
+            changed: Mutex::default(),
         }
     }
 
@@ -205,6 +216,20 @@ impl Extensions for Catalog {
         self.answer(name, &self.usual)
     }
 
+    fn changed(&self, now: &Arc<dyn Extensions>) -> Option<Arc<[String]>> {
+        let (known, other) = (self.usual.known.len(), Arc::downgrade(now));
+        let mut last = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(last) = last.as_ref().filter(|last| last.known == known && last.now.ptr_eq(&other)) {
+            return Some(last.names.clone());
+        }
+        let differs =
+            |resource: &Arc<Resource>| !now.resolve(&resource.name).is_some_and(|it| it.is_known_as(resource));
+        let known_here = self.usual.known.iter();
+        let names = known_here.filter(|entry| differs(entry.value())).map(|entry| entry.key().clone()).collect();
+        let changed = last.insert(Changed { now: other, known, names });
+        Some(changed.names.clone())
+    }
+
     fn resolve_with(&self, name: &str, owners: &[&str]) -> Option<Arc<Resource>> {
         let (listener, positions) = names::parse_chain(name)?;
         let is_in = |it: &Plugin| positions.contains(&it.position) || owners.contains(&&*it.id.to_string());
@@ -233,5 +258,40 @@ impl fmt::Debug for Catalog {
     /// Without the modules' bytes.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Catalog").field("namespace", &self.namespace).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compile::compile;
+    use crate::compile::fixtures::{kind, listener, revision, template};
+    use crate::model::{ListenerProtocol, ProxyTemplate};
+
+    fn extensions(plugins: [(&str, &str); 2]) -> Arc<dyn Extensions> {
+        let listeners = vec![listener("l", 8080, ListenerProtocol::Http)];
+        let template = ProxyTemplate { listeners, ..template("shop/web") };
+        let revisions = plugins.map(|(id, module)| revision(id, module));
+        compile(&kind(vec![template], revisions.into())).snapshot.extensions.clone()
+    }
+
+    #[test]
+    fn what_changes_is_told_of_all_names_that_were_ever_asked_for() {
+        let before = extensions([("shop/one", "1"), ("shop/two", "1")]);
+        let now = extensions([("shop/one", "1"), ("shop/two", "2")]);
+        let name = |id: &str| id.parse::<PluginId>().unwrap().extension_name(PluginType::Http);
+        let changed = |before: &Arc<dyn Extensions>| before.changed(&now).unwrap().to_vec();
+        let mut all = vec![names::chain("l", Position::PreAuthN, Position::BeforeRouter)];
+        assert_eq!(changed(&before), all, "the chain of its listener");
+        // What is the same, and what is nothing.
+        before.resolve(&name("shop/one"));
+        before.resolve(&name("shop/new"));
+        assert_eq!(changed(&before), all);
+        before.resolve(&name("shop/two"));
+        all.insert(0, name("shop/two"));
+        let mut found = changed(&before);
+        found.sort();
+        assert_eq!(found, all);
+        assert_eq!(changed(&now), [""; 0], "nothing has changed since");
     }
 }

@@ -42,7 +42,7 @@ impl Session {
             }
             None => self.open_delta(resource_type, request, now),
         }
-        self.schedule(snapshot, now, &mut reaction);
+        self.schedule(snapshot, &[], now, &mut reaction);
         reaction
     }
 

@@ -22,18 +22,72 @@ const SUBSCRIPTIONS_WITHIN: Duration = Duration::from_secs(1);
 const WARMS_WITHIN: Duration = Duration::from_secs(10);
 
 impl Session {
-    /// ECDS: one resource per response, and the next for a name only after the answer to the one before (rule 3).
-    pub(super) fn plan_extensions(&mut self, snapshot: &Snapshot, now: Instant, reaction: &mut Reaction) {
+    /// The names that can have something due as `snapshot` takes the place of `before`; `None` where it may be any.
+    pub(super) fn changed_extensions(&self, before: &Snapshot, snapshot: &Snapshot) -> Option<Arc<[String]>> {
+        let is_settled = !self.unsettled.contains(ResourceType::ExtensionConfig) && self.knows_all_extensions;
+        // What is carried otherwise than the snapshot says may change otherwise.
+        is_settled.then(|| before.extensions.changed(&snapshot.extensions)).flatten().filter(|_| !self.carries_inside())
+    }
+
+    /// All names that the client asks for.
+    pub(super) fn plan_all_extensions(&mut self, snapshot: &Snapshot, now: Instant, reaction: &mut Reaction) {
         let Some(state) = self.types.get(&ResourceType::ExtensionConfig) else { return };
-        let mut target: Target = state
-            .subscription
-            .names
-            .iter()
-            .filter_map(|name| Some((name.clone(), self.extension_for(name, state, snapshot, now, reaction)?)))
-            .collect();
-        self.put_inside(&mut target, snapshot);
+        let names = &state.subscription.names;
+        let (target, are_known) = self.extensions_for(names, state, snapshot, now, reaction);
         self.report_unanswered(&target, reaction);
         self.recognise(ResourceType::ExtensionConfig, &target, reaction);
+        self.knows_all_extensions = are_known && !self.types[&ResourceType::ExtensionConfig].has_unknown();
+        let roll_backs = self.roll_backs();
+        self.plan_target(target, roll_backs, snapshot, now, reaction);
+    }
+
+    /// These names and no others: all that was due for the others is sent, and the snapshot says what it said.
+    pub(super) fn plan_extensions(
+        &mut self,
+        changed: &[String],
+        snapshot: &Snapshot,
+        now: Instant,
+        reaction: &mut Reaction,
+    ) {
+        let Some(state) = self.types.get(&ResourceType::ExtensionConfig) else { return };
+        let changed = changed.iter().filter(|name| state.subscription.names.contains(*name));
+        // A part may move to one that is on its way.
+        let in_flight = state.in_flight.iter().flat_map(|response| &response.resources).map(|resource| &resource.name);
+        let names: BTreeSet<_> = changed.chain(in_flight).collect();
+        let (target, are_known) = self.extensions_for(names, state, snapshot, now, reaction);
+        self.knows_all_extensions &= are_known;
+        self.plan_target(target, Vec::new(), snapshot, now, reaction);
+    }
+
+    /// What these names should hold, and whether the snapshot knows them all.
+    fn extensions_for<'a>(
+        &self,
+        names: impl IntoIterator<Item = &'a String>,
+        state: &TypeState,
+        snapshot: &Snapshot,
+        now: Instant,
+        reaction: &mut Reaction,
+    ) -> (Target, bool) {
+        let (mut target, mut are_known) = (Target::new(), true);
+        for name in names {
+            let extension = snapshot.extensions.resolve(name);
+            are_known &= matches!(extension, Some(Extension::Known(_)));
+            let content = extension.and_then(|extension| self.content_of(name, extension, state, now, reaction));
+            target.extend(content.map(|content| (name.clone(), content)));
+        }
+        self.put_inside(&mut target, snapshot);
+        (target, are_known)
+    }
+
+    /// ECDS: one resource per response, and the next for a name only after the answer to the one before (rule 3).
+    fn plan_target(
+        &mut self,
+        mut target: Target,
+        roll_backs: Vec<Arc<Resource>>,
+        snapshot: &Snapshot,
+        now: Instant,
+        reaction: &mut Reaction,
+    ) {
         let (held_back, wanted) = self.hold_back(&mut target, snapshot, now);
         let for_listeners = match self.unsettled.contains(ResourceType::Listener) {
             true => self.wanted_by_listeners(snapshot, now),
@@ -45,7 +99,7 @@ impl Session {
             target.insert(STAGING.to_owned(), staged);
         }
 
-        for resource in self.roll_backs() {
+        for resource in roll_backs {
             self.send(ResourceType::ExtensionConfig, vec![resource], Vec::new(), now, reaction);
         }
         let state = &self.types[&ResourceType::ExtensionConfig];
@@ -120,15 +174,15 @@ impl Session {
 
     /// What a name should hold. A name that our own listener used and that no longer applies keeps its content:
     /// connections that drain still run through it (rules 2 and 7). After a reconnect that may be any name.
-    fn extension_for(
+    fn content_of(
         &self,
         name: &str,
+        extension: Extension,
         state: &TypeState,
-        snapshot: &Snapshot,
         now: Instant,
         reaction: &mut Reaction,
     ) -> Option<Arc<Resource>> {
-        match snapshot.extensions.resolve(name)? {
+        match extension {
             Extension::Known(resource) => Some(resource),
             Extension::PassThrough(resource) => {
                 let is_in_use = state.has_accepted(name)

@@ -15,8 +15,15 @@ use crate::snapshot::{Resource, ResourceType, Snapshot, Version};
 pub(super) type Target = BTreeMap<String, Arc<Resource>>;
 
 impl Session {
-    /// Appends to `reaction` every response that may go out now.
-    pub(super) fn schedule(&mut self, snapshot: Option<&Snapshot>, now: Instant, reaction: &mut Reaction) {
+    /// Appends to `reaction` every response that may go out now. Where ECDS is settled but for a few `changed` names, only
+    /// those are looked at.
+    pub(super) fn schedule(
+        &mut self,
+        snapshot: Option<&Snapshot>,
+        changed: &[String],
+        now: Instant,
+        reaction: &mut Reaction,
+    ) {
         // No stream is answered before all sources are loaded once: what is missing would be removed (rule 9).
         let Some(snapshot) = snapshot else { return };
         if self.unsettled.contains(ResourceType::Listener) {
@@ -28,13 +35,15 @@ impl Session {
             }
         }
         for resource_type in ResourceType::ALL {
-            if !self.unsettled.take(resource_type) {
-                continue;
-            }
+            let is_due = self.unsettled.take(resource_type);
             let wake_at = reaction.wake_at.take();
             match resource_type {
-                ResourceType::ExtensionConfig => self.plan_extensions(snapshot, now, reaction),
-                _ => self.plan_set(resource_type, snapshot, now, reaction),
+                ResourceType::ExtensionConfig if is_due => self.plan_all_extensions(snapshot, now, reaction),
+                ResourceType::ExtensionConfig if !changed.is_empty() => {
+                    self.plan_extensions(changed, snapshot, now, reaction);
+                }
+                _ if is_due => self.plan_set(resource_type, snapshot, now, reaction),
+                _ => {}
             }
             if reaction.wake_at.is_some() {
                 self.unsettled.insert(resource_type);

@@ -86,6 +86,9 @@ pub struct Session {
     /// Types that may have something due. For the others all that the snapshot asks for was sent, and only what is about
     /// them can change that.
     pub(super) unsettled: TypeSet,
+    /// Every ECDS name that is asked for was known to the snapshot when all were last looked at, and what is held of each
+    /// was, too: a new snapshot can give something to do only for the names that it has changed.
+    pub(super) knows_all_extensions: bool,
     next_nonce: u64,
 }
 
@@ -101,6 +104,7 @@ impl Session {
             spared_until: BTreeMap::new(),
             staging: Staging::default(),
             unsettled: TypeSet::ALL,
+            knows_all_extensions: false,
             next_nonce: 1,
         }
     }
@@ -113,21 +117,25 @@ impl Session {
     /// A snapshot has taken the place of `before`, by which the client was served until now: what both say is not looked
     /// at again. Almost every change is one of ECDS alone.
     pub fn on_snapshot(&mut self, before: Option<&Snapshot>, snapshot: Option<&Snapshot>, now: Instant) -> Reaction {
-        let is_same = |resource_type| {
-            before.zip(snapshot).is_some_and(|(before, snapshot)| snapshot.has_same(resource_type, before))
-        };
-        for resource_type in ResourceType::ALL {
-            if !is_same(resource_type) {
+        let pair = before.zip(snapshot);
+        for resource_type in ResourceType::ALL.into_iter().filter(|it| *it != ResourceType::ExtensionConfig) {
+            if pair.is_none_or(|(before, snapshot)| !snapshot.has_same(resource_type, before)) {
                 self.unsettled.insert(resource_type);
             }
         }
-        self.on_wake(snapshot, now)
+        let changed = pair.and_then(|(before, snapshot)| self.changed_extensions(before, snapshot));
+        if changed.is_none() {
+            self.unsettled.insert(ResourceType::ExtensionConfig);
+        }
+        let mut reaction = Reaction::default();
+        self.schedule(snapshot, changed.as_deref().unwrap_or_default(), now, &mut reaction);
+        reaction
     }
 
     /// The time has come that was asked for.
     pub fn on_wake(&mut self, snapshot: Option<&Snapshot>, now: Instant) -> Reaction {
         let mut reaction = Reaction::default();
-        self.schedule(snapshot, now, &mut reaction);
+        self.schedule(snapshot, &[], now, &mut reaction);
         reaction
     }
 

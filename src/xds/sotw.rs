@@ -22,7 +22,7 @@ impl Session {
         let Some(state) = self.types.get(&resource_type) else {
             let claimed = (!request.version_info.is_empty()).then(|| Version::from_client(&request.version_info));
             self.open(resource_type, &request.resource_names, claimed);
-            self.schedule(snapshot, now, &mut reaction);
+            self.schedule(snapshot, &[], now, &mut reaction);
             return reaction;
         };
         // An empty nonce in mid-stream is a client that asked before it was answered.
@@ -42,7 +42,7 @@ impl Session {
             let changed = state.subscription.replace(&request.resource_names);
             self.resubscribe(resource_type, changed);
         }
-        self.schedule(snapshot, now, &mut reaction);
+        self.schedule(snapshot, &[], now, &mut reaction);
         reaction
     }
 }

@@ -157,6 +157,11 @@ impl Session {
         }
     }
 
+    /// Whether the client fetches nothing, whatever the snapshot says.
+    pub(super) fn carries_inside(&self) -> bool {
+        self.staging.has_fallen_back
+    }
+
     /// For a client that fetches nothing: the same with all modules inside.
     pub(super) fn put_inside(&self, target: &mut Target, snapshot: &Snapshot) {
         let named = target.iter_mut().filter(|(_, resource)| !resource.fetched.is_empty());

@@ -3,6 +3,7 @@
 //! The builders below make snapshots of a few words, and [`Client`] plays the Envoy of one stream: it applies what it is
 //! sent only when it answers, so that a test decides who is late.
 
+mod changed;
 mod client;
 mod delta;
 mod moves;
@@ -96,6 +97,10 @@ impl Extensions for Names {
         Some(self.0.get(name).map_or_else(pass, |known| Extension::Known(known.clone())))
     }
 
+    fn changed(&self, now: &Arc<dyn Extensions>) -> Option<Arc<[String]>> {
+        Some(changed(self.0.keys().map(String::as_str).chain([STAGING]), self, &**now))
+    }
+
     fn inline(&self, name: &str) -> Option<Arc<Resource>> {
         let known = self.0.get(name)?;
         let fits = |part: &&Part| !part.owner.starts_with("large");
@@ -110,6 +115,45 @@ impl Extensions for Names {
         let version = format!("{:.4}#{}", attempt.digest.to_string(), attempt.number);
         Some(Arc::new(resource(ExtensionConfig, STAGING, &version)))
     }
+}
+
+/// Names that the one knows and the other says something else of.
+fn changed<'a>(
+    names: impl IntoIterator<Item = &'a str>,
+    before: &dyn Extensions,
+    now: &dyn Extensions,
+) -> Arc<[String]> {
+    let differs = |name: &&str| match before.resolve(name) {
+        Some(Extension::Known(known)) => !now.resolve(name).is_some_and(|it| it.is_known_as(&known)),
+        _ => false,
+    };
+    names.into_iter().filter(differs).map(str::to_owned).collect()
+}
+
+/// The same, but without account of what it knows: every change has all names looked at.
+#[derive(Debug)]
+struct Unaccounted(Arc<dyn Extensions>);
+
+impl Extensions for Unaccounted {
+    fn resolve(&self, name: &str) -> Option<Extension> {
+        self.0.resolve(name)
+    }
+
+    fn resolve_with(&self, name: &str, owners: &[&str]) -> Option<Arc<Resource>> {
+        self.0.resolve_with(name, owners)
+    }
+
+    fn inline(&self, name: &str) -> Option<Arc<Resource>> {
+        self.0.inline(name)
+    }
+
+    fn staged(&self, attempt: &Attempt) -> Option<Arc<Resource>> {
+        self.0.staged(attempt)
+    }
+}
+
+fn unaccounted(snapshot: Snapshot) -> Snapshot {
+    Snapshot { extensions: Arc::new(Unaccounted(snapshot.extensions)), ..snapshot }
 }
 
 fn snapshot(resources: impl IntoIterator<Item = Resource>) -> Snapshot {

@@ -35,6 +35,10 @@ impl Extensions for Placed {
         Some(Extension::Known(Arc::new(self.chain(name, &[]))))
     }
 
+    fn changed(&self, now: &Arc<dyn Extensions>) -> Option<Arc<[String]>> {
+        Some(changed(GAPS, self, &**now))
+    }
+
     fn resolve_with(&self, name: &str, leaving: &[&str]) -> Option<Arc<Resource>> {
         Some(Arc::new(self.chain(name, leaving)))
     }
@@ -137,6 +141,32 @@ proptest! {
             client.wait(Duration::from_secs(600));
             client.settle();
             prop_assert_eq!(running(&client), PLUGINS.map(|plugin| (plugin.to_owned(), 1)).into());
+        }
+    }
+
+    #[test]
+    fn plugins_move_the_same_way_whether_all_gaps_are_looked_at_or_those_that_change(
+        steps in prop::collection::vec(prop_oneof![
+            2 => ([0..3usize, 0..3usize, 0..3usize], 1..4u8).prop_map(Some),
+            3 => Just(None),
+        ], 1..40),
+    ) {
+        for protocol in BOTH {
+            let (mut client, mut other) = (settled(protocol), settled(protocol));
+            for step in &steps {
+                match step {
+                    Some((gaps, revision)) => {
+                        client.publish(placed(*gaps, *revision));
+                        other.publish(unaccounted(placed(*gaps, *revision)));
+                    }
+                    None if !client.inbox.is_empty() => {
+                        client.ack();
+                        other.ack();
+                    }
+                    None => {}
+                }
+                prop_assert_eq!(client.received(), other.received());
+            }
         }
     }
 }

@@ -219,6 +219,21 @@ fn check_last(protocol: Protocol, steps: &[Step], sketches: &[Sketch]) -> Result
     Ok(())
 }
 
+/// Whether only the names that change are looked at, or all, is nothing that a client could tell.
+fn check_changed(protocol: Protocol, steps: &[Step]) -> Result<(), TestCaseError> {
+    let (mut client, mut other) = (opened(protocol), opened(protocol));
+    for step in steps {
+        apply(step, &mut client, &mut Refused::new());
+        match step {
+            Step::Publish(sketches) => other.publish(unaccounted(drawn(sketches))),
+            step => apply(step, &mut other, &mut Refused::new()),
+        }
+        prop_assert_eq!(client.received(), other.received());
+        prop_assert_eq!(client.wake_at.is_some(), other.wake_at.is_some());
+    }
+    Ok(())
+}
+
 fn is_used(client: &Client, resource_type: ResourceType, name: &str) -> bool {
     let all = client.session.types.values().flat_map(|state| state.accepted());
     all.flat_map(|resource| &resource.references).any(|(used_type, used)| *used_type == resource_type && used == name)
@@ -231,6 +246,13 @@ proptest! {
     fn at_the_end_the_client_holds_the_snapshot_and_the_session_knows_it(steps in steps()) {
         for protocol in BOTH {
             check(protocol, &steps)?;
+        }
+    }
+
+    #[test]
+    fn the_same_is_sent_whether_all_names_are_looked_at_or_those_that_change(steps in steps()) {
+        for protocol in BOTH {
+            check_changed(protocol, &steps)?;
         }
     }
 

@@ -154,6 +154,11 @@ impl Extensions for Names {
     fn resolve(&self, name: &str) -> Option<Extension> {
         self.0.get(name).cloned().map(Extension::Known)
     }
+
+    fn changed(&self, now: &Arc<dyn Extensions>) -> Option<Arc<[String]>> {
+        let differs = |known: &&Arc<Resource>| !now.resolve(&known.name).is_some_and(|it| it.is_known_as(known));
+        Some(self.0.values().filter(differs).map(|known| known.name.clone()).collect())
+    }
 }
 
 fn snapshot(resources: impl IntoIterator<Item = Resource>) -> Snapshot {
