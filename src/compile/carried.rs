@@ -9,7 +9,7 @@ use super::plan::Plan;
 use super::size::Misfit;
 use super::{Carried, Kind, Member, Run, names, size};
 use crate::model::{PluginType, Position};
-use crate::snapshot::{Resource, ResourceType, Version};
+use crate::snapshot::{Identity, Resource, ResourceType};
 
 /// A listener that is served, with its plugins.
 pub struct Served {
@@ -46,7 +46,7 @@ impl<'a> Named<'a> {
                 Some((of, positions)) => {
                     chains.push(Chain { name, misfits: catalog.misfits(of, &positions), positions });
                 }
-                None => drop(others.insert(name.as_str())),
+                None => drop(others.insert(&**name)),
             }
         }
         Self { listener, chains, others }
@@ -77,11 +77,10 @@ fn carried_by(kind: &Kind, index: usize, member: &Member, named: &[Named<'_>], c
             misfit = misfit.or_else(|| chain.misfits.get(&index).cloned());
         }
         if is_named {
-            let Resource { name, version, .. } = &*named.listener.resource;
-            carriers.push((ResourceType::Listener, name.clone(), version.clone()));
+            carriers.push(named.listener.resource.identity.clone());
         }
     }
-    carriers.sort();
+    carriers.sort_by(|one: &Arc<Identity>, other| one.key().cmp(&other.key()));
     carriers.dedup();
     if matches!(member.run, Run::Absent) {
         (carriers, misfit) = (Vec::new(), None);
@@ -99,12 +98,11 @@ fn carried_by(kind: &Kind, index: usize, member: &Member, named: &[Named<'_>], c
         plugin: member.plugin.id.clone(),
         revision,
         run,
-        listeners: on.iter().map(|named| named.listener.resource.name.clone()).collect(),
+        listeners: on.iter().map(|named| named.listener.resource.name.to_string()).collect(),
         carriers,
     }
 }
 
-fn extension(name: &str, catalog: &Catalog) -> Option<(ResourceType, String, Version)> {
-    let resource = catalog.known(name)?;
-    Some((ResourceType::ExtensionConfig, name.to_owned(), resource.version.clone()))
+fn extension(name: &str, catalog: &Catalog) -> Option<Arc<Identity>> {
+    Some(catalog.known(name)?.identity.clone())
 }

@@ -31,8 +31,8 @@ impl Content {
     /// The ECDS resource of that name.
     pub fn into_resource(self, name: &str) -> Resource {
         let version = Version::of_set([(name, &self.version)].into_iter());
-        let mut resource = Resource::new(ResourceType::ExtensionConfig, name, version, named(name, &self.any));
-        resource.parts = self.parts.into();
+        let body = named(name, &self.any);
+        let mut resource = Resource::of_parts(ResourceType::ExtensionConfig, name, version, self.parts, body);
         resource.fetched = self.fetched.into();
         resource
     }
@@ -156,7 +156,7 @@ mod tests {
             chain(&[filter("a", true), filter("b", true)]),
             chain(&[filter("b", true), filter("a", true)]),
         ];
-        let named = |content: &Content| ["x", "y"].map(|name| content.clone().into_resource(name).version);
+        let named = |content: &Content| ["x", "y"].map(|name| content.clone().into_resource(name).version.clone());
         let versions: std::collections::BTreeSet<_> = contents.iter().flat_map(named).collect();
         assert_eq!(versions.len(), 18);
     }

@@ -65,13 +65,14 @@ fn versions(compiled: &Compiled) -> BTreeMap<(ResourceType, String), Version> {
         .flat_map(|(resource_type, resources)| resources.iter().map(move |(name, it)| (resource_type, name, it)))
         .map(|(resource_type, name, resource)| ((resource_type, name.clone()), resource.version.clone()))
         .collect();
-    let named = snapshot.listeners.values().flat_map(|listener| listener.references.iter().cloned());
+    let named = snapshot.listeners.values().flat_map(|listener| &listener.references);
+    let named = named.map(|(of, name)| (*of, name));
     // Without a template only a static listener can name a plugin.
     let carriers = compiled.plugins.iter().flat_map(|carried| &carried.carriers);
-    let carriers = carriers.map(|(resource_type, name, _)| (*resource_type, name.clone()));
+    let carriers = carriers.map(|carrier| (carrier.resource_type, &carrier.name));
     for (resource_type, name) in named.chain(carriers).filter(|(it, _)| *it == ResourceType::ExtensionConfig) {
-        if let Some(resource) = extension(snapshot, &name) {
-            versions.insert((resource_type, name), resource.version.clone());
+        if let Some(resource) = extension(snapshot, name) {
+            versions.insert((resource_type, name.to_string()), resource.version.clone());
         }
     }
     versions
@@ -89,7 +90,8 @@ fn reach(snapshot: &Snapshot, listener: &str) -> BTreeSet<(ResourceType, String)
     let mut next = vec![(ResourceType::Listener, listener.to_owned())];
     while let Some(name) = next.pop() {
         if let Some(resource) = snapshot.all(name.0).and_then(|all| all.get(&name.1)) {
-            next.extend(resource.references.iter().filter(|it| !reached.contains(*it)).cloned());
+            let references = resource.references.iter().map(|(of, name)| (*of, name.to_string()));
+            next.extend(references.filter(|it| !reached.contains(it)));
         }
         reached.insert(name);
     }

@@ -39,32 +39,32 @@ pub fn resources(
         .collect()
 }
 
-fn references(resource_type: ResourceType, name: &str, json: &Value, merged: &Merged) -> Vec<(ResourceType, String)> {
+fn references(resource_type: ResourceType, name: &str, json: &Value, merged: &Merged) -> Vec<(ResourceType, Arc<str>)> {
     let mut found = BTreeSet::new();
     match resource_type {
         // Envoy names clusters in dozens of places: any text that is the name of one counts.
         ResourceType::Listener => each_text(json, &mut |text| {
             if merged.clusters.contains_key(text) {
-                found.insert((ResourceType::Cluster, text.to_owned()));
+                found.insert((ResourceType::Cluster, text.into()));
             }
             if merged.routes.contains_key(text) {
-                found.insert((ResourceType::Route, text.to_owned()));
+                found.insert((ResourceType::Route, text.into()));
             }
         }),
         ResourceType::Route => each_text(json, &mut |text| {
             if merged.clusters.contains_key(text) {
-                found.insert((ResourceType::Cluster, text.to_owned()));
+                found.insert((ResourceType::Cluster, text.into()));
             }
         }),
         ResourceType::Cluster => {
             if json["type"] == "EDS" {
                 let service = json["eds_cluster_config"]["service_name"].as_str().unwrap_or(name);
-                found.insert((ResourceType::Endpoint, service.to_owned()));
+                found.insert((ResourceType::Endpoint, service.into()));
             }
             // The members of an aggregate cluster; nothing refers to them but it.
             each_text(json, &mut |text| {
                 if text != name && merged.clusters.contains_key(text) {
-                    found.insert((ResourceType::Cluster, text.to_owned()));
+                    found.insert((ResourceType::Cluster, text.into()));
                 }
             });
         }

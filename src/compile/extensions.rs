@@ -37,7 +37,7 @@ struct Changed {
     now: Weak<dyn Extensions>,
     /// How many names were known then. They become more and never fewer.
     known: usize,
-    names: Arc<[String]>,
+    names: Arc<[Arc<str>]>,
 }
 
 /// The resources of a catalog, with their modules one way or the other.
@@ -216,7 +216,7 @@ impl Extensions for Catalog {
         self.answer(name, &self.usual)
     }
 
-    fn changed(&self, now: &Arc<dyn Extensions>) -> Option<Arc<[String]>> {
+    fn changed(&self, now: &Arc<dyn Extensions>) -> Option<Arc<[Arc<str>]>> {
         let (known, other) = (self.usual.known.len(), Arc::downgrade(now));
         let mut last = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(last) = last.as_ref().filter(|last| last.known == known && last.now.ptr_eq(&other)) {
@@ -225,7 +225,7 @@ impl Extensions for Catalog {
         let differs =
             |resource: &Arc<Resource>| !now.resolve(&resource.name).is_some_and(|it| it.is_known_as(resource));
         let known_here = self.usual.known.iter();
-        let names = known_here.filter(|entry| differs(entry.value())).map(|entry| entry.key().clone()).collect();
+        let names = known_here.filter(|entry| differs(entry.value())).map(|entry| entry.value().name.clone()).collect();
         let changed = last.insert(Changed { now: other, known, names });
         Some(changed.names.clone())
     }
@@ -280,7 +280,9 @@ mod tests {
         let before = extensions([("shop/one", "1"), ("shop/two", "1")]);
         let now = extensions([("shop/one", "1"), ("shop/two", "2")]);
         let name = |id: &str| id.parse::<PluginId>().unwrap().extension_name(PluginType::Http);
-        let changed = |before: &Arc<dyn Extensions>| before.changed(&now).unwrap().to_vec();
+        let changed = |before: &Arc<dyn Extensions>| -> Vec<String> {
+            before.changed(&now).unwrap().iter().map(ToString::to_string).collect()
+        };
         let mut all = vec![names::chain("l", Position::PreAuthN, Position::BeforeRouter)];
         assert_eq!(changed(&before), all, "the chain of its listener");
         // What is the same, and what is nothing.

@@ -40,7 +40,6 @@ mod type_urls;
 mod wasm;
 mod workloads;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use applies::{Reason, applies, template_applies};
@@ -56,7 +55,7 @@ pub use staging::{InvalidModulesUrl, ModuleServer};
 pub use workloads::{MAX_WORKLOADS, representatives};
 
 use crate::model::{Capabilities, Plugin, PluginId, PluginRevision, ProxyTemplate, Revision, TemplateId};
-use crate::snapshot::{ResourceType, Snapshot, Version};
+use crate::snapshot::{Identity, Snapshot};
 
 /// Everything that decides what a proxy is served. Proxies of equal [`KindKey`] share one compiled result.
 #[derive(Clone, Debug)]
@@ -149,8 +148,8 @@ pub struct Compiled {
     pub snapshot: Arc<Snapshot>,
     /// One per plugin of the kind, in order.
     pub plugins: Vec<Carried>,
-    /// The carriers of all plugins, each once.
-    pub carriers: BTreeMap<(ResourceType, String), Version>,
+    /// The carriers of all plugins, each once, in order.
+    pub carriers: Vec<Arc<Identity>>,
     pub problems: Vec<Problem>,
 }
 
@@ -165,7 +164,7 @@ pub struct Carried {
     /// Listeners that it is on, by name.
     pub listeners: Vec<String>,
     /// Every resource whose acceptance makes the plugin programmed: ECDS resources and the listeners that name them.
-    pub carriers: Vec<(ResourceType, String, Version)>,
+    pub carriers: Vec<Arc<Identity>>,
 }
 
 /// Something wrong with good intentions: a clash of templates, a listener without router.

@@ -191,10 +191,10 @@ proptest! {
         let (after, anew) = (compile_with(&after, &filters), compile(&after));
         prop_assert_eq!(difference(&after, &anew), Difference::default());
         prop_assert_eq!(told(&after), told(&anew));
-        for (resource_type, name) in anew.carriers.keys().filter(|(it, _)| *it == ResourceType::ExtensionConfig) {
-            let [after, anew] = [&after, &anew].map(|compiled| match compiled.snapshot.extensions.resolve(name) {
+        for carrier in anew.carriers.iter().filter(|it| it.resource_type == ResourceType::ExtensionConfig) {
+            let [after, anew] = [&after, &anew].map(|compiled| match compiled.snapshot.extensions.resolve(&carrier.name) {
                 Some(Extension::Known(resource)) => resource.body.to_bytes(),
-                other => panic!("{resource_type:?} {name}: {other:?}"),
+                other => panic!("{carrier:?}: {other:?}"),
             });
             prop_assert_eq!(after, anew);
         }

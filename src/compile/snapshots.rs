@@ -34,7 +34,7 @@ pub fn compile_with(kind: &Kind, filters: &Filters) -> Compiled {
     }
     problems.extend(unheeded_matches(kind));
     let mut listeners: BTreeMap<_, _> =
-        served.iter().map(|it| (it.resource.name.clone(), it.resource.clone())).collect();
+        served.iter().map(|it| (it.resource.name.to_string(), it.resource.clone())).collect();
     if let Some(server) = &kind.by_digest {
         merged.clusters.extend(server.cluster().map(|it| (it.name.clone(), it.encode_to_vec().into())));
         listeners.insert(STAGING.into(), Arc::new(staging_listener(&merged)));
@@ -48,12 +48,9 @@ pub fn compile_with(kind: &Kind, filters: &Filters) -> Compiled {
     };
     let plugins = carried(kind, &served, &catalog);
     // All plugins of a chain have the same ones.
-    let carriers: BTreeMap<_, _> = plugins
-        .iter()
-        .flat_map(|plugin| &plugin.carriers)
-        .map(|(resource_type, name, version)| ((*resource_type, name.as_str()), version))
-        .collect();
-    let carriers = carriers.into_iter().map(|((of, name), version)| ((of, name.to_owned()), version.clone())).collect();
+    let carriers: BTreeMap<_, _> =
+        plugins.iter().flat_map(|plugin| &plugin.carriers).map(|carrier| (carrier.key(), carrier)).collect();
+    let carriers = carriers.into_values().cloned().collect();
     Compiled { snapshot: Arc::new(snapshot), plugins, carriers, problems }
 }
 
@@ -78,7 +75,7 @@ fn serve(kind: &Kind, listener: &MergedListener, plan: Plan, merged: &Merged, pr
     problems.extend(filled.faults.into_iter().map(|reason| Problem::of_template(&listener.template, reason)));
     let name = &listener.shape.name;
     let mut resource = emit::resource(ResourceType::Listener, name, message.encode_to_vec().into(), merged);
-    resource.references.extend(filled.names.into_iter().map(|name| (ResourceType::ExtensionConfig, name)));
+    resource.references.extend(filled.names.into_iter().map(|name| (ResourceType::ExtensionConfig, name.into())));
     resource.is_partial = lacks_filter(kind, &plan);
     Served { plan, resource: Arc::new(resource) }
 }

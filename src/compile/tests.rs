@@ -74,7 +74,7 @@ fn in_chain_mode_plugins_never_change_the_listener() {
     assert_eq!(members(&extension(&two, CHAIN)), ["shop/b", "shop/a"]);
     assert_eq!(
         two.snapshot.listeners["l"].references,
-        [(ResourceType::Cluster, "wasmplane/l".to_owned()), (ResourceType::ExtensionConfig, CHAIN.to_owned()),]
+        [(ResourceType::Cluster, "wasmplane/l".into()), (ResourceType::ExtensionConfig, CHAIN.into())]
     );
 }
 
@@ -85,18 +85,12 @@ fn a_chain_has_its_parts_and_a_stand_in_without_wasm() {
     let chain = extension(&compiled, CHAIN);
     assert_eq!((&*chain.parts[0].owner, &*chain.parts[0].revision), ("shop/a", &*revision.revision.to_string()));
     let stand_in = chain.stand_in.clone().unwrap();
-    assert_eq!(stand_in.name, CHAIN);
+    assert_eq!(&*stand_in.name, CHAIN);
     assert_eq!(typed_config(&stand_in)["rules"], json!({}));
 
     let carried = &compiled.plugins[0];
     assert_eq!(carried.listeners, ["l"]);
-    assert_eq!(
-        carried.carriers,
-        [
-            (ResourceType::ExtensionConfig, CHAIN.to_owned(), chain.version.clone()),
-            (ResourceType::Listener, "l".to_owned(), compiled.snapshot.listeners["l"].version.clone()),
-        ]
-    );
+    assert_eq!(carried.carriers, [chain.identity.clone(), compiled.snapshot.listeners["l"].identity.clone()]);
 }
 
 #[test]
@@ -288,8 +282,7 @@ fn without_templates_a_plugin_is_carried_under_its_own_name() {
     matching.matches = vec![Default::default()];
     let compiled = compile(&kind(vec![], vec![run(matching, "m")]));
     let name = "extensions.istio.io/wasmplugin/shop.a";
-    let version = extension(&compiled, name).version.clone();
-    assert_eq!(compiled.plugins[0].carriers, [(ResourceType::ExtensionConfig, name.to_owned(), version)]);
+    assert_eq!(compiled.plugins[0].carriers, [extension(&compiled, name).identity.clone()]);
     assert_eq!(compiled.problems[0].resource, "WasmPlugin shop/a");
 }
 
@@ -377,10 +370,10 @@ fn a_member_of_an_aggregate_cluster_is_used_by_it() {
     ];
     let compiled = compile(&kind(vec![ProxyTemplate { native, ..template("shop/web") }], vec![]));
     let references = |name: &str| compiled.snapshot.clusters[name].references.clone();
-    let members = ["first", "second"].map(|name| (ResourceType::Cluster, name.to_owned()));
+    let members = ["first", "second"].map(|name| (ResourceType::Cluster, name.into()));
     assert_eq!(references("all"), members);
     assert_eq!(references("first"), []);
-    assert_eq!(references("second"), [(ResourceType::Endpoint, "second".to_owned())]);
+    assert_eq!(references("second"), [(ResourceType::Endpoint, "second".into())]);
 }
 
 /// A module of that many MiB; the pages are never touched.

@@ -1,11 +1,12 @@
 //! What the admin API shows of the flight recorder.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::view::stream_name;
 use crate::protobuf::admin;
 use crate::protobuf::admin::recorded_message;
-use crate::snapshot::ResourceType;
+use crate::snapshot::{ResourceType, Version};
 use crate::xds::{Answer, Entry, Names, Recording, Said};
 
 pub fn view(recording: &Recording) -> admin::Recording {
@@ -29,9 +30,9 @@ fn message(entry: &Entry) -> admin::RecordedMessage {
         }),
         Said::Response { nonce, resources, removed, bytes, answer } => {
             let refused = answer.as_ref().and_then(|answer| answer.refused.as_deref());
-            let resource = |(name, version): &(Box<str>, _)| admin::RecordedResource {
+            let resource = |(name, version): &(Arc<str>, Version)| admin::RecordedResource {
                 name: name.to_string(),
-                version: ToString::to_string(version),
+                version: version.to_string(),
             };
             recorded_message::Said::Response(admin::RecordedResponse {
                 nonce: *nonce,

@@ -4,50 +4,30 @@
 
 use std::sync::Arc;
 
-use crate::snapshot::{Part, Resource, ResourceType, Version};
+use crate::snapshot::{Identity, ResourceType};
 
 /// No bytes, which would outlive every other use of their modules.
 #[derive(Debug, Default)]
-pub struct Accepted(Vec<AcceptedResource>);
-
-#[derive(Debug)]
-pub struct AcceptedResource {
-    pub resource_type: ResourceType,
-    pub name: Box<str>,
-    pub version: Version,
-    pub parts: Arc<[Part]>,
-}
-
-impl AcceptedResource {
-    pub fn key(&self) -> (ResourceType, &str) {
-        (self.resource_type, &self.name)
-    }
-}
+pub struct Accepted(Vec<Arc<Identity>>);
 
 impl Accepted {
-    pub fn get(&self, resource_type: ResourceType, name: &str) -> Option<&AcceptedResource> {
+    pub fn get(&self, resource_type: ResourceType, name: &str) -> Option<&Arc<Identity>> {
         self.position(resource_type, name).ok().map(|position| &self.0[position])
     }
 
-    pub fn insert(&mut self, resource: &Resource) {
-        let Resource { resource_type, name, version, parts, .. } = resource;
-        let (version, parts) = (version.clone(), parts.clone());
-        match self.position(*resource_type, name) {
-            Ok(position) => {
-                let known = &mut self.0[position];
-                (known.version, known.parts) = (version, parts);
-            }
+    pub fn insert(&mut self, accepted: Arc<Identity>) {
+        match self.position(accepted.resource_type, &accepted.name) {
+            Ok(position) => self.0[position] = accepted,
             Err(position) => {
                 if self.0.len() == self.0.capacity() {
                     self.0.reserve_exact(1 + self.0.len() / 2);
                 }
-                let (resource_type, name) = (*resource_type, name.as_str().into());
-                self.0.insert(position, AcceptedResource { resource_type, name, version, parts });
+                self.0.insert(position, accepted);
             }
         }
     }
 
-    pub fn retain(&mut self, keep: impl FnMut(&AcceptedResource) -> bool) {
+    pub fn retain(&mut self, keep: impl FnMut(&Arc<Identity>) -> bool) {
         self.0.retain(keep);
     }
 
@@ -56,7 +36,7 @@ impl Accepted {
     }
 
     /// In the order of type and name.
-    pub fn iter(&self) -> impl Iterator<Item = &AcceptedResource> {
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Identity>> {
         self.0.iter()
     }
 
@@ -68,7 +48,7 @@ impl Accepted {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::snapshot::Rope;
+    use crate::snapshot::{Resource, Rope, Version};
 
     #[test]
     fn the_newest_of_each_name_is_kept_in_order() {
@@ -77,7 +57,7 @@ mod tests {
             |name: &str, version| Resource::new(ResourceType::Listener, name, Version::of_text(version), Rope::new());
         let cluster = Resource::new(ResourceType::Cluster, "z", Version::of_text("1"), Rope::new());
         for resource in [listener("b", "1"), listener("a", "1"), cluster, listener("b", "2")] {
-            accepted.insert(&resource);
+            accepted.insert(resource.identity.clone());
         }
         let all: Vec<_> = accepted.iter().map(|it| (it.key(), it.version.clone())).collect();
         let expected = [

@@ -39,9 +39,8 @@ mod tests {
 
     fn chain(parts: &[(&str, &str)]) -> Resource {
         let part = |(owner, revision): &(&str, &str)| Part { owner: (*owner).into(), revision: (*revision).into() };
-        let mut resource = Resource::new(ResourceType::ExtensionConfig, "c", Version::of_text("v"), Rope::new());
-        resource.parts = parts.iter().map(part).collect();
-        resource
+        let parts: Vec<_> = parts.iter().map(part).collect();
+        Resource::of_parts(ResourceType::ExtensionConfig, "c", Version::of_text("v"), parts, Rope::new())
     }
 
     #[test]

@@ -42,9 +42,9 @@ pub struct Hunt {
     trial: Option<Trial>,
     /// Resources that were refused during the trial of another, by name. One that is to be sent in the same version
     /// after it is hunted through next, as the client is not asked the same twice.
-    open: BTreeMap<String, Open>,
+    open: BTreeMap<Arc<str>, Open>,
     /// By the name of the resource, what has been searched through since it was refused with all of it.
-    searched: BTreeMap<String, Searched>,
+    searched: BTreeMap<Arc<str>, Searched>,
 }
 
 /// What was new in a resource when it was refused at first.
@@ -58,7 +58,7 @@ struct Searched {
 #[derive(Debug)]
 struct Trial {
     /// Of the resource.
-    name: String,
+    name: Arc<str>,
     message: Arc<str>,
     /// What the next attempt holds. Never empty.
     trying: Vec<Suspect>,
@@ -116,7 +116,7 @@ impl Hunt {
     /// The client named a plugin in its refusal of this resource: the rest is tried without that one.
     pub fn named(&mut self, name: &str) {
         self.open.remove(name);
-        self.trial.take_if(|trial| trial.name == name);
+        self.trial.take_if(|trial| *trial.name == *name);
     }
 
     /// The client acknowledged a resource of that name.
@@ -131,7 +131,7 @@ impl Hunt {
             }
         }
         // The way back after a refusal is acknowledged as well, and proves nothing: it holds nothing new.
-        let is_proof = |trial: &mut Trial| trial.name == name && trial.trying.iter().all(&holds);
+        let is_proof = |trial: &mut Trial| *trial.name == *name && trial.trying.iter().all(&holds);
         let Some(mut trial) = self.trial.take_if(is_proof) else { return Step::None };
         let Some(guilty) = trial.aside.pop() else { return Step::Narrowed };
         if guilty.len() == 1 {
@@ -188,7 +188,7 @@ impl Hunt {
         Step::Blamed(blamed, message)
     }
 
-    fn begin(&mut self, name: String, suspects: Vec<Suspect>, message: Arc<str>) {
+    fn begin(&mut self, name: Arc<str>, suspects: Vec<Suspect>, message: Arc<str>) {
         // Something that is new by now is searched through with the same patience.
         let is_known = |searched: &Searched| suspects.iter().all(|it| searched.left.contains(it));
         if !self.searched.get(&name).is_some_and(is_known) {
@@ -236,11 +236,10 @@ mod tests {
 
     fn resource(name: &str, parts: &[Suspect]) -> Arc<Resource> {
         let version = Version::of_text(&format!("{parts:?}"));
-        let mut resource = Resource::new(ResourceType::ExtensionConfig, name, version, Rope::new());
         let part =
             |it: &Suspect| Part { owner: it.plugin.to_string().into(), revision: it.revision.to_string().into() };
-        resource.parts = parts.iter().map(part).collect();
-        Arc::new(resource)
+        let parts: Vec<_> = parts.iter().map(part).collect();
+        Arc::new(Resource::of_parts(ResourceType::ExtensionConfig, name, version, parts, Rope::new()))
     }
 
     /// An Envoy that refuses whatever holds one of `bad`, without a name, until it accepts. Whom that blamed, in order,

@@ -98,13 +98,13 @@ impl Progress {
 
     fn accept(&mut self, resource: &Resource) -> Folded {
         if !self.errors.is_empty() {
-            let name = (resource.resource_type, resource.name.clone());
+            let name = (resource.resource_type, resource.name.to_string());
             let is_extension = resource.resource_type == ResourceType::ExtensionConfig;
             if self.errors.get(&name).is_some_and(|refused| !is_extension || refused.version == resource.version) {
                 self.errors.remove(&name);
             }
         }
-        self.accepted.insert(resource);
+        self.accepted.insert(resource.identity.clone());
         let mut folded = Folded::default();
         // Almost every proxy has refused nothing, and its answers are to cost nothing.
         if self.refusals.is_empty() && self.last_good.is_empty() && self.hunt.is_idle() {
@@ -155,7 +155,7 @@ impl Progress {
     }
 
     fn complain(&mut self, resource: &Resource, message: Arc<str>) {
-        let name = (resource.resource_type, resource.name.clone());
+        let name = (resource.resource_type, resource.name.to_string());
         self.errors.insert(name, Refused { version: resource.version.clone(), message });
     }
 

@@ -28,7 +28,7 @@ impl Progress {
             let all = compiled.snapshot.all(resource_type).into_iter().flatten();
             wanted.extend(all.map(|(name, resource)| ((resource_type, name.as_str()), &resource.version)));
         }
-        wanted.extend(compiled.carriers.iter().map(|((of, name), version)| ((*of, name.as_str()), version)));
+        wanted.extend(compiled.carriers.iter().map(|carrier| (carrier.key(), &carrier.version)));
         let status = |((resource_type, name), version): ((ResourceType, &str), &Version)| {
             let key = (resource_type, name.to_owned());
             let refused = self.errors.get(&key).filter(|refused| refused.version == *version);

@@ -1,11 +1,12 @@
 //! What became of a proxy's plugins, in the words of status.
 
-use super::accepted::AcceptedResource;
+use std::sync::Arc;
+
 use super::progress::{Progress, Refused};
 use super::status::{PluginState, StateKind};
 use crate::compile::{Carried, DISABLED, Run};
 use crate::model::{PluginType, Revision};
-use crate::snapshot::ResourceType;
+use crate::snapshot::{Identity, ResourceType};
 
 impl Progress {
     /// What is wrong apart from plugins, such as `listener in-8080: cannot bind …`.
@@ -19,12 +20,12 @@ impl Progress {
     /// Whether every resource that carries a plugin here was acknowledged.
     pub fn is_settled(&self) -> bool {
         let Some(compiled) = &self.expected else { return true };
-        // Asked after every answer: both are in order, so that one walk finds all.
+        // Asked after every answer: both are in order, so that one walk finds all, and almost all by their address.
         let mut accepted = self.accepted.iter();
-        compiled.carriers.iter().all(|(carrier, version)| {
+        compiled.carriers.iter().all(|carrier| {
             accepted
-                .find(|resource| resource.key() >= (carrier.0, &carrier.1))
-                .is_some_and(|resource| resource.key() == (carrier.0, &*carrier.1) && resource.version == *version)
+                .find(|resource| Arc::ptr_eq(resource, carrier) || resource.key() >= carrier.key())
+                .is_some_and(|resource| Arc::ptr_eq(resource, carrier) || resource == carrier)
         })
     }
 
@@ -61,7 +62,7 @@ impl Progress {
         let held = [PluginType::Http, PluginType::Network].map(|plugin_type| {
             self.accepted.get(ResourceType::ExtensionConfig, &carried.plugin.extension_name(plugin_type))
         });
-        let runs = |resource: &&AcceptedResource| {
+        let runs = |resource: &&Arc<Identity>| {
             let revision = carried.revision.map(|revision| revision.to_string());
             resource.parts.iter().any(|part| Some(&*part.revision) == revision.as_deref())
         };
@@ -69,20 +70,21 @@ impl Progress {
     }
 
     fn holds_all(&self, carried: &Carried) -> bool {
-        carried.carriers.iter().all(|(resource_type, name, version)| {
-            let accepted = self.accepted.get(*resource_type, name);
-            accepted.is_some_and(|resource| resource.version == *version)
-        })
+        carried.carriers.iter().all(|carrier| self.has_accepted(carrier))
+    }
+
+    fn has_accepted(&self, carrier: &Identity) -> bool {
+        let accepted = self.accepted.get(carrier.resource_type, &carrier.name);
+        accepted.is_some_and(|accepted| accepted.version == carrier.version)
     }
 
     /// What is not acknowledged yet, and Envoy's words where it refused it.
     fn awaited(&self, carried: &Carried) -> String {
-        let missing = carried.carriers.iter().find(|(resource_type, name, version)| {
-            let accepted = self.accepted.get(*resource_type, name);
-            accepted.is_none_or(|resource| resource.version != *version)
-        });
-        let Some((resource_type, name, _)) = missing else { return String::new() };
-        match self.errors.get(&(*resource_type, name.clone())) {
+        let missing = carried.carriers.iter().find(|carrier| !self.has_accepted(carrier));
+        let Some(Identity { resource_type, name, .. }) = missing.map(|missing| &**missing) else {
+            return String::new();
+        };
+        match self.errors.get(&(*resource_type, name.to_string())) {
             Some(Refused { message, .. }) => format!("{} {name} was refused: {message}", resource_type.word()),
             None => format!("{} {name} is not acknowledged yet", resource_type.word()),
         }

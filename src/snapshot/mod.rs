@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use crate::model::Digest;
 
-pub use resource::{Part, Resource, ResourceType};
+pub use resource::{Identity, Part, Resource, ResourceType};
 pub use rope::Rope;
 pub use version::Version;
 
@@ -57,7 +57,7 @@ pub trait Extensions: Send + Sync + fmt::Debug {
 
     /// The names that were found to be known here until now, and that `now` says something else of. `None` where no
     /// account of them is kept.
-    fn changed(&self, _now: &Arc<dyn Extensions>) -> Option<Arc<[String]>> {
+    fn changed(&self, _now: &Arc<dyn Extensions>) -> Option<Arc<[Arc<str>]>> {
         None
     }
 

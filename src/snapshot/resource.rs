@@ -1,5 +1,6 @@
 //! One encoded xDS resource and what the protocol has to know of it.
 
+use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
 use super::{Rope, Version};
@@ -66,19 +67,25 @@ pub struct Part {
     pub revision: Arc<str>,
 }
 
+/// Which resource it is, without its bytes: for all that remember what a client was sent or holds. Shared by them.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Identity {
+    pub resource_type: ResourceType,
+    pub name: Arc<str>,
+    pub version: Version,
+    /// What accepting this resource proves. Empty where nothing can be refused.
+    pub parts: Arc<[Part]>,
+}
+
 /// One encoded resource. Shared by all proxies that are served it.
 #[derive(Debug)]
 pub struct Resource {
-    pub resource_type: ResourceType,
-    pub name: String,
-    pub version: Version,
+    pub identity: Arc<Identity>,
     /// The protobuf message.
     pub body: Rope,
     /// Other resources that a client of this one will ask for or needs: clusters and routes of a listener, its ECDS
     /// names, clusters of a route, the endpoint assignment of a cluster.
-    pub references: Vec<(ResourceType, String)>,
-    /// What accepting this resource proves. Empty where nothing can be refused. Outlives the bytes where it is kept.
-    pub parts: Arc<[Part]>,
+    pub references: Vec<(ResourceType, Arc<str>)>,
     /// Modules that the client must hold in its code cache before it is sent this.
     pub fetched: Arc<[Digest]>,
     /// A part is left out as it is not to be had yet. A client that came back may have it, and must not lose it.
@@ -90,14 +97,22 @@ pub struct Resource {
 }
 
 impl Resource {
-    pub fn new(resource_type: ResourceType, name: impl Into<String>, version: Version, body: Rope) -> Self {
+    /// One that nobody can refuse.
+    pub fn new(resource_type: ResourceType, name: impl Into<Arc<str>>, version: Version, body: Rope) -> Self {
+        Self::of_parts(resource_type, name, version, [], body)
+    }
+
+    pub fn of_parts(
+        resource_type: ResourceType,
+        name: impl Into<Arc<str>>,
+        version: Version,
+        parts: impl Into<Arc<[Part]>>,
+        body: Rope,
+    ) -> Self {
         Self {
-            resource_type,
-            name: name.into(),
-            version,
+            identity: Arc::new(Identity { resource_type, name: name.into(), version, parts: parts.into() }),
             body,
             references: Vec::new(),
-            parts: Arc::default(),
             fetched: Arc::default(),
             is_partial: false,
             stand_in: None,
@@ -131,6 +146,21 @@ impl Resource {
 
     fn any(&self) -> Rope {
         Rope::any(self.resource_type.type_url(), &self.body)
+    }
+}
+
+impl Deref for Resource {
+    type Target = Identity;
+
+    fn deref(&self) -> &Identity {
+        &self.identity
+    }
+}
+
+impl Identity {
+    /// What tells it from all others that one client can hold.
+    pub fn key(&self) -> (ResourceType, &str) {
+        (self.resource_type, &self.name)
     }
 }
 

@@ -44,7 +44,7 @@ pub fn beginning(text: &str, bytes: usize) -> &str {
 pub struct Proofs {
     accepted: DashSet<(Option<EnvoyVersion>, Part)>,
     /// Resources of several parts that are all in `accepted`: almost every ACK is of one that others have acknowledged.
-    whole: DashSet<(Option<EnvoyVersion>, String, Version)>,
+    whole: DashSet<(Option<EnvoyVersion>, Arc<str>, Version)>,
 }
 
 /// A proof takes some 150 bytes: 30 MB at most. Past it everything is proved anew, which costs only time.

@@ -36,8 +36,8 @@ impl Session {
             Some(_) if request.resource_names_subscribe.is_empty() && request.resource_names_unsubscribe.is_empty() => {
             }
             Some(state) => {
-                let changed =
-                    state.subscription.update(&request.resource_names_subscribe, &request.resource_names_unsubscribe);
+                let (subscribe, unsubscribe) = (&request.resource_names_subscribe, &request.resource_names_unsubscribe);
+                let changed = state.subscription.update(subscribe, unsubscribe, &self.named);
                 self.resubscribe(resource_type, changed);
             }
             None => self.open_delta(resource_type, request, now),
@@ -52,10 +52,10 @@ impl Session {
         let state = self.types.get_mut(&resource_type).expect("opened above");
         for (name, version) in &request.initial_resource_versions {
             let accepted = Accepted { version: Version::from_client(version), resource: None, is_certain: true };
-            state.held.insert(name.clone(), Box::new(Held { accepted: Some(accepted), ..Held::default() }));
+            state.held.insert(name.as_str().into(), Box::new(Held { accepted: Some(accepted), ..Held::default() }));
         }
         state.owes_answer &= request.initial_resource_versions.is_empty();
-        let changed = state.subscription.update(&[], &request.resource_names_unsubscribe);
+        let changed = state.subscription.update(&[], &request.resource_names_unsubscribe, &self.named);
         self.resubscribe(resource_type, changed);
         if !request.initial_resource_versions.is_empty() {
             self.spare_unknown(now);

@@ -23,7 +23,7 @@ const WARMS_WITHIN: Duration = Duration::from_secs(10);
 
 impl Session {
     /// The names that can have something due as `snapshot` takes the place of `before`; `None` where it may be any.
-    pub(super) fn changed_extensions(&self, before: &Snapshot, snapshot: &Snapshot) -> Option<Arc<[String]>> {
+    pub(super) fn changed_extensions(&self, before: &Snapshot, snapshot: &Snapshot) -> Option<Arc<[Arc<str>]>> {
         let is_settled = !self.unsettled.contains(ResourceType::ExtensionConfig) && self.knows_all_extensions;
         // What is carried otherwise than the snapshot says may change otherwise.
         is_settled.then(|| before.extensions.changed(&snapshot.extensions)).flatten().filter(|_| !self.carries_inside())
@@ -44,7 +44,7 @@ impl Session {
     /// These names and no others: all that was due for the others is sent, and the snapshot says what it said.
     pub(super) fn plan_extensions(
         &mut self,
-        changed: &[String],
+        changed: &[Arc<str>],
         snapshot: &Snapshot,
         now: Instant,
         reaction: &mut Reaction,
@@ -62,7 +62,7 @@ impl Session {
     /// What these names should hold, and whether the snapshot knows them all.
     fn extensions_for<'a>(
         &self,
-        names: impl IntoIterator<Item = &'a String>,
+        names: impl IntoIterator<Item = &'a Arc<str>>,
         state: &TypeState,
         snapshot: &Snapshot,
         now: Instant,
@@ -96,7 +96,7 @@ impl Session {
         let is_settled =
             |session: &Self| held_back.is_empty() && session.types[&ResourceType::ExtensionConfig].is_settled(&target);
         if let Some(staged) = self.plan_staging(wanted, for_listeners, is_settled, snapshot, now, reaction) {
-            target.insert(STAGING.to_owned(), staged);
+            target.insert(staged.name.clone(), staged);
         }
 
         for resource in roll_backs {
@@ -104,7 +104,7 @@ impl Session {
         }
         let state = &self.types[&ResourceType::ExtensionConfig];
         let in_flight: BTreeMap<&str, &Version> = state.in_flight_versions().collect();
-        let is_sent = |resource: &Resource| in_flight.get(resource.name.as_str()) == Some(&&resource.version);
+        let is_sent = |resource: &Resource| in_flight.get(&*resource.name) == Some(&&resource.version);
         // What is on its way to a name that is to hold something else by now: an edit that was taken back.
         let is_outdated = |(name, version): (&&str, &&Version)| {
             target.get(*name).is_some_and(|resource| resource.version != **version && !state.has_refused(resource))
@@ -114,7 +114,7 @@ impl Session {
         let mut waiting = unsent.len();
         let mut due: Vec<_> = unsent
             .into_iter()
-            .filter(|resource| !in_flight.contains_key(resource.name.as_str()))
+            .filter(|resource| !in_flight.contains_key(&*resource.name))
             .filter(|resource| !state.joins(resource, &target).any(|neighbour| state.has_refused(neighbour)))
             .cloned()
             .collect();
@@ -157,7 +157,7 @@ impl Session {
         for name in &state.subscription.names {
             let is_silent = !target.contains_key(name) && !state.held.contains_key(name);
             if is_silent && state.told_missing.insert(name.clone()) {
-                reaction.unanswered.push(name.clone());
+                reaction.unanswered.push(name.to_string());
             }
         }
     }
@@ -176,7 +176,7 @@ impl Session {
     /// connections that drain still run through it (rules 2 and 7). After a reconnect that may be any name.
     fn content_of(
         &self,
-        name: &str,
+        name: &Arc<str>,
         extension: Extension,
         state: &TypeState,
         now: Instant,
@@ -214,7 +214,7 @@ impl Session {
         let until_answered = warming.map(|response| response.sent_at + WARMS_WITHIN);
         // Names that a listener in flight is about to make the client ask for.
         let listeners = self.types.get(&ResourceType::Listener).into_iter().flat_map(|state| &state.in_flight);
-        let is_unasked = |name: &str| name != resource.name && !extensions.subscription.names.contains(name);
+        let is_unasked = |name: &Arc<str>| *name != resource.name && !extensions.subscription.names.contains(name);
         let will_ask = |listener: &Arc<Resource>| extension_names(listener).any(is_unasked);
         let asking = listeners.filter(|response| response.resources.iter().any(will_ask));
         let until_asked = asking.map(|response| response.sent_at + SUBSCRIPTIONS_WITHIN);
@@ -231,13 +231,13 @@ impl Session {
 impl TypeState {
     fn in_flight_versions(&self) -> impl Iterator<Item = (&str, &Version)> {
         let resources = self.in_flight.iter().flat_map(|response| &response.resources);
-        resources.map(|resource| (resource.name.as_str(), &resource.version))
+        resources.map(|resource| (&*resource.name, &resource.version))
     }
 
     /// Whether all traffic's names hold what they are to hold, and nothing but attempts is on its way.
     fn is_settled(&self, target: &Target) -> bool {
         self.in_flight.iter().all(is_staging)
-            && target.values().all(|resource| resource.name == STAGING || !self.is_due(resource))
+            && target.values().all(|resource| &*resource.name == STAGING || !self.is_due(resource))
     }
 
     /// Whether the client has to be sent this ECDS resource, and has not refused it.
@@ -284,7 +284,7 @@ impl TypeState {
     /// Whether a response is on its way after which the client runs this name without the part.
     fn is_about_to_lose(&self, name: &str, owner: &str) -> bool {
         let resources = self.in_flight.iter().flat_map(|response| &response.resources);
-        resources.into_iter().any(|resource| resource.name == name && !has_part(resource, owner))
+        resources.into_iter().any(|resource| &*resource.name == name && !has_part(resource, owner))
     }
 
     /// This resource with what leaves it for a neighbour, unless the client has that already or refused it.

@@ -15,7 +15,7 @@ use crate::snapshot::{Resource, ResourceType, Version};
 pub(super) struct TypeState {
     pub subscription: Subscription,
     /// In boxes, as a node of the map has room for eleven and most clients hold one.
-    pub held: BTreeMap<String, Box<Held>>,
+    pub held: BTreeMap<Arc<str>, Box<Held>>,
     /// Responses without an answer, oldest first.
     pub in_flight: Vec<Response>,
     pub last_nonce: u64,
@@ -27,7 +27,7 @@ pub(super) struct TypeState {
     /// State of the world: the client came back with a set that is not the one to send, and has taken none since.
     pub has_unknown_set: bool,
     /// Names that do not exist and were said so: to the client (delta), or in the log (ECDS).
-    pub told_missing: BTreeSet<String>,
+    pub told_missing: BTreeSet<Arc<str>>,
     /// The set that was last sent; not for ECDS, which has no sets.
     pub sent: Option<Version>,
     /// When `sent` is tried again after its refusal; a different set does not wait.
@@ -71,7 +71,7 @@ const REFUSED_VERSIONS: usize = 16;
 impl TypeState {
     /// Whether a response that holds this name is without an answer.
     pub fn is_in_flight(&self, name: &str) -> bool {
-        self.in_flight.iter().any(|response| response.resources.iter().any(|resource| resource.name == name))
+        self.in_flight.iter().any(|response| response.resources.iter().any(|resource| &*resource.name == name))
     }
 
     /// Whether the client came back with something under this name that is not known here.
@@ -123,8 +123,8 @@ impl TypeState {
         if !self.subscription.is_wildcard {
             return Vec::new();
         }
-        let names: BTreeSet<&str> = response.resources.iter().map(|resource| resource.name.as_str()).collect();
-        let gone: Vec<_> = self.held.keys().filter(|name| !names.contains(name.as_str())).cloned().collect();
+        let names: BTreeSet<&str> = response.resources.iter().map(|resource| &*resource.name).collect();
+        let gone: Vec<_> = self.held.keys().filter(|name| !names.contains(&***name)).cloned().collect();
         gone.iter().filter_map(|name| self.held.remove(name)?.accepted?.resource).collect()
     }
 

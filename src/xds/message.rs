@@ -69,7 +69,7 @@ impl DiscoveryMessage for DiscoveryRequest {
     fn asks(&self, before: Option<&Subscription>) -> Option<(Names, Names, usize)> {
         let same = |before: &Subscription| {
             self.resource_names.len() == before.names.len()
-                && self.resource_names.iter().all(|name| before.names.contains(name))
+                && self.resource_names.iter().all(|name| before.names.contains(name.as_str()))
         };
         let is_answer = before.is_some_and(|before| self.resource_names.is_empty() || same(before));
         (!is_answer).then(|| {

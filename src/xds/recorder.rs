@@ -51,7 +51,8 @@ pub struct Names {
 /// The first resources of a response, and how many there were.
 #[derive(Clone, Debug, Default)]
 pub struct Resources {
-    pub first: Box<[(Box<str>, Version)]>,
+    /// Not their whole identity: what they are made of must not outlive them here.
+    pub first: Box<[(Arc<str>, Version)]>,
     pub count: usize,
 }
 
@@ -64,9 +65,9 @@ pub struct Answer {
 }
 
 impl Names {
-    pub fn of<'a>(names: impl ExactSizeIterator<Item = &'a String>) -> Self {
+    pub fn of<'a, T: AsRef<str> + 'a>(names: impl ExactSizeIterator<Item = &'a T>) -> Self {
         let count = names.len();
-        Self { first: names.take(MAX_NAMES).map(|name| bounded(name).into()).collect(), count }
+        Self { first: names.take(MAX_NAMES).map(|name| bounded(name.as_ref()).into()).collect(), count }
     }
 
     fn size(&self) -> usize {
@@ -193,7 +194,7 @@ impl Recorder {
     pub fn responded(&self, response: &Response, bytes: usize) {
         let first = response.resources.iter().take(MAX_NAMES);
         let resources = Resources {
-            first: first.map(|resource| (resource.name.as_str().into(), resource.version.clone())).collect(),
+            first: first.map(|resource| (resource.name.clone(), resource.version.clone())).collect(),
             count: response.resources.len(),
         };
         let (nonce, removed) = (response.nonce, Names::of(response.removed.iter()));

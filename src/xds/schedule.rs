@@ -12,7 +12,7 @@ use super::session::{Protocol, Reaction, Response, Session};
 use super::split::split;
 use crate::snapshot::{Resource, ResourceType, Snapshot, Version};
 
-pub(super) type Target = BTreeMap<String, Arc<Resource>>;
+pub(super) type Target = BTreeMap<Arc<str>, Arc<Resource>>;
 
 impl Session {
     /// Appends to `reaction` every response that may go out now. Where ECDS is settled but for a few `changed` names, only
@@ -20,7 +20,7 @@ impl Session {
     pub(super) fn schedule(
         &mut self,
         snapshot: Option<&Snapshot>,
-        changed: &[String],
+        changed: &[Arc<str>],
         now: Instant,
         reaction: &mut Reaction,
     ) {
@@ -96,7 +96,7 @@ impl Session {
         let Some(state) = self.types.get(&resource_type) else { return Target::new() };
         let all = snapshot.all(resource_type).into_iter().flatten();
         let covered = all.filter(|(name, _)| state.subscription.covers(name));
-        covered.map(|(name, resource)| (name.clone(), resource.clone())).collect()
+        covered.map(|(_, resource)| (resource.name.clone(), resource.clone())).collect()
     }
 
     /// Finds out what a reconnecting client holds already: nothing of that is sent.
@@ -131,7 +131,7 @@ impl Session {
                 accepted.resource = Some(resource.clone());
                 self.proofs.record(self.build, resource);
                 if resource_type == ResourceType::Listener {
-                    self.named.extend(extension_names(resource).map(str::to_owned));
+                    self.named.extend(extension_names(resource).cloned());
                 }
                 reaction.deliveries.push(Delivery { resource: resource.clone(), outcome: Outcome::Accepted });
             }
@@ -146,7 +146,7 @@ impl Session {
         target: &mut Target,
         now: Instant,
         reaction: &mut Reaction,
-    ) -> Vec<String> {
+    ) -> Vec<Arc<str>> {
         let state = &self.types[&resource_type];
         let mut removed = Vec::new();
         for (name, held) in &state.held {
@@ -169,7 +169,7 @@ impl Session {
         removed
     }
 
-    fn is_retained(&self, resource_type: ResourceType, name: &str, now: Instant, reaction: &mut Reaction) -> bool {
+    fn is_retained(&self, resource_type: ResourceType, name: &Arc<str>, now: Instant, reaction: &mut Reaction) -> bool {
         let is_used = |resource: &Arc<Resource>| {
             resource.references.iter().any(|(used_type, used)| *used_type == resource_type && used == name)
         };
@@ -185,11 +185,11 @@ impl Session {
     pub(super) fn is_spared(
         &self,
         resource_type: ResourceType,
-        name: &str,
+        name: &Arc<str>,
         now: Instant,
         reaction: &mut Reaction,
     ) -> bool {
-        let Some(until) = self.spared_until.get(&(resource_type, name.to_owned())) else { return false };
+        let Some(until) = self.spared_until.get(&(resource_type, name.clone())) else { return false };
         if now < *until {
             reaction.wake(*until);
         }
@@ -197,12 +197,12 @@ impl Session {
     }
 
     /// Delta: subscribed names that do not exist, said once each, so that the client stops waiting for them.
-    fn missing(&self, resource_type: ResourceType, target: &Target) -> Vec<String> {
+    fn missing(&self, resource_type: ResourceType, target: &Target) -> Vec<Arc<str>> {
         let state = &self.types[&resource_type];
         if self.protocol == Protocol::Sotw {
             return Vec::new();
         }
-        let is_missing = |name: &&String| {
+        let is_missing = |name: &&Arc<str>| {
             !state.has_accepted(name) && !target.contains_key(*name) && !state.told_missing.contains(*name)
         };
         // Asked for by name, or asked for again under a wildcard.
@@ -230,7 +230,7 @@ impl Session {
         &mut self,
         resource_type: ResourceType,
         resources: Vec<Arc<Resource>>,
-        removed: Vec<String>,
+        removed: Vec<Arc<str>>,
         now: Instant,
         reaction: &mut Reaction,
     ) {
@@ -265,7 +265,7 @@ impl Session {
         &mut self,
         resource_type: ResourceType,
         resources: Vec<Arc<Resource>>,
-        removed: Vec<String>,
+        removed: Vec<Arc<str>>,
         now: Instant,
         reaction: &mut Reaction,
     ) {
@@ -277,13 +277,13 @@ impl Session {
         &mut self,
         resource_type: ResourceType,
         resources: Vec<Arc<Resource>>,
-        removed: Vec<String>,
+        removed: Vec<Arc<str>>,
         version_info: Option<Version>,
         now: Instant,
         reaction: &mut Reaction,
     ) {
         if resource_type == ResourceType::Listener {
-            self.named.extend(resources.iter().flat_map(|listener| extension_names(listener)).map(str::to_owned));
+            self.named.extend(resources.iter().flat_map(|listener| extension_names(listener)).cloned());
         }
         let nonce = self.take_nonce();
         let response =
@@ -307,13 +307,13 @@ impl Session {
                 // What is not known to be held is no part of what the client will say.
                 let known =
                     held.accepted.as_ref().filter(|accepted| accepted.is_certain || accepted.resource.is_some());
-                versions.extend(known.map(|accepted| (name.as_str(), &accepted.version)));
+                versions.extend(known.map(|accepted| (&**name, &accepted.version)));
             }
             let in_flight = state.in_flight.iter().flat_map(|response| &response.resources);
             let in_flight = in_flight.filter(|resource| state.subscription.covers(&resource.name));
-            versions.extend(in_flight.map(|resource| (resource.name.as_str(), &resource.version)));
+            versions.extend(in_flight.map(|resource| (&*resource.name, &resource.version)));
         }
-        versions.extend(resources.iter().map(|resource| (resource.name.as_str(), &resource.version)));
+        versions.extend(resources.iter().map(|resource| (&*resource.name, &resource.version)));
         Version::of_set(versions.into_iter())
     }
 }
@@ -355,10 +355,10 @@ impl Reaction {
 }
 
 fn version_of(target: &Target) -> Version {
-    Version::of_set(target.iter().map(|(name, resource)| (name.as_str(), &resource.version)))
+    Version::of_set(target.iter().map(|(name, resource)| (&**name, &resource.version)))
 }
 
-pub(super) fn extension_names(resource: &Resource) -> impl Iterator<Item = &str> {
-    let is_extension = |(used_type, _): &&(ResourceType, String)| *used_type == ResourceType::ExtensionConfig;
-    resource.references.iter().filter(is_extension).map(|(_, name)| name.as_str())
+pub(super) fn extension_names(resource: &Resource) -> impl Iterator<Item = &Arc<str>> {
+    let is_extension = |(used_type, _): &&(ResourceType, Arc<str>)| *used_type == ResourceType::ExtensionConfig;
+    resource.references.iter().filter(is_extension).map(|(_, name)| name)
 }

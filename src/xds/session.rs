@@ -48,7 +48,7 @@ pub struct Response {
     pub version_info: Option<Version>,
     pub resources: Vec<Arc<Resource>>,
     /// Delta only.
-    pub removed: Vec<String>,
+    pub removed: Vec<Arc<str>>,
     pub(super) sent_at: Instant,
     /// ECDS, state of the world: something that `version_info` counts was refused since.
     pub(super) counts_refused: bool,
@@ -79,9 +79,9 @@ pub struct Session {
     /// In boxes, as a node of the map has room for eleven.
     pub(super) types: BTreeMap<ResourceType, Box<TypeState>>,
     /// ECDS names that a listener of this stream has used: they keep their content until Envoy unsubscribes.
-    pub(super) named: BTreeSet<String>,
+    pub(super) named: BTreeSet<Arc<str>>,
     /// How long a cluster, route, endpoint or ECDS name stays for the sake of connections that may still use it.
-    pub(super) spared_until: BTreeMap<(ResourceType, String), Instant>,
+    pub(super) spared_until: BTreeMap<(ResourceType, Arc<str>), Instant>,
     pub(super) staging: Staging,
     /// Types that may have something due. For the others all that the snapshot asks for was sent, and only what is about
     /// them can change that.
@@ -142,7 +142,7 @@ impl Session {
     /// Opens the state of a type, at its first request on this stream.
     pub(super) fn open(&mut self, resource_type: ResourceType, names: &[String], claimed: Option<Version>) {
         let permits_wildcard = matches!(resource_type, ResourceType::Listener | ResourceType::Cluster);
-        let mut subscription = Subscription::open(names, permits_wildcard);
+        let mut subscription = Subscription::open(names, permits_wildcard, &self.named);
         if resource_type == ResourceType::ExtensionConfig {
             // ECDS names cannot be enumerated.
             subscription.is_wildcard = false;
@@ -234,7 +234,7 @@ impl Session {
         }
         // The name of attempts is also that of a listener.
         let is_told = |resource: &Arc<Resource>| {
-            resource.resource_type != ResourceType::ExtensionConfig || resource.name != STAGING
+            resource.resource_type != ResourceType::ExtensionConfig || &*resource.name != STAGING
         };
         let deliver = |resource| Delivery { resource, outcome: Outcome::Accepted };
         accepted.into_iter().filter(is_told).map(deliver).collect()

@@ -39,7 +39,7 @@ impl Session {
             };
         }
         if is_newest && let Some(state) = self.types.get_mut(&resource_type) {
-            let changed = state.subscription.replace(&request.resource_names);
+            let changed = state.subscription.replace(&request.resource_names, &self.named);
             self.resubscribe(resource_type, changed);
         }
         self.schedule(snapshot, &[], now, &mut reaction);

@@ -12,10 +12,10 @@ const HEAD_BYTES: usize = 256;
 const NAME_BYTES: usize = 4;
 
 /// The resources of one response, and the names that it removes.
-type Batch = (Vec<Arc<Resource>>, Vec<String>);
+type Batch = (Vec<Arc<Resource>>, Vec<Arc<str>>);
 
 /// One batch at least, be it empty. What is removed comes first.
-pub(super) fn split(resources: Vec<Arc<Resource>>, removed: Vec<String>, max_response_bytes: usize) -> Vec<Batch> {
+pub(super) fn split(resources: Vec<Arc<Resource>>, removed: Vec<Arc<str>>, max_response_bytes: usize) -> Vec<Batch> {
     let room = max_response_bytes.saturating_sub(HEAD_BYTES);
     let mut batches = vec![Batch::default()];
     let mut taken = 0;
@@ -52,8 +52,8 @@ mod tests {
 
     fn names(batches: &[Batch]) -> Vec<(Vec<&str>, Vec<&str>)> {
         let names = batches.iter().map(|(resources, removed)| {
-            let resources = resources.iter().map(|resource| resource.name.as_str()).collect();
-            (resources, removed.iter().map(String::as_str).collect())
+            let resources = resources.iter().map(|resource| &*resource.name).collect();
+            (resources, removed.iter().map(|name| &**name).collect())
         });
         names.collect()
     }
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn names_that_are_removed_count_too() {
-        let removed: Vec<_> = (0..10).map(|number| format!("{number}{}", "x".repeat(95))).collect();
+        let removed = (0..10).map(|number| format!("{number}{}", "x".repeat(95)).into()).collect();
         let batches = split(vec![resource("a", 100)], removed, HEAD_BYTES + 400);
         assert_eq!(batches.iter().map(|(_, removed)| removed.len()).collect::<Vec<_>>(), [4, 4, 2]);
     }

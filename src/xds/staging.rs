@@ -181,7 +181,7 @@ impl Session {
         target: &mut Target,
         snapshot: &Snapshot,
         now: Instant,
-    ) -> (BTreeSet<String>, BTreeSet<Digest>) {
+    ) -> (BTreeSet<Arc<str>>, BTreeSet<Digest>) {
         let (mut names, mut wanted) = (BTreeSet::new(), BTreeSet::new());
         for (name, resource) in target {
             let state = &self.types[&ResourceType::ExtensionConfig];
@@ -321,7 +321,7 @@ impl Session {
     /// what it has until they can be fetched.
     fn loses_inline(&self, snapshot: &Snapshot) -> bool {
         let state = &self.types[&ResourceType::ExtensionConfig];
-        let loses = |name: &String| {
+        let loses = |name: &Arc<str>| {
             let Some(Extension::Known(content)) = snapshot.extensions.resolve(name) else { return false };
             let Some(inline) = snapshot.extensions.inline(name) else { return false };
             let has = |resource: &Resource, owner: &str| resource.parts.iter().any(|part| &*part.owner == owner);
@@ -334,8 +334,8 @@ impl Session {
     /// Whether a refusal now would open a listener that waits for its configuration, with its default (rule 11).
     fn is_warming(&self, snapshot: &Snapshot) -> bool {
         let extensions = &self.types[&ResourceType::ExtensionConfig];
-        let waits = |name: &&String| {
-            *name != STAGING && !extensions.has_answered(name) && snapshot.extensions.resolve(name).is_some()
+        let waits = |name: &&Arc<str>| {
+            &***name != STAGING && !extensions.has_answered(name) && snapshot.extensions.resolve(name).is_some()
         };
         // Nor is a module fetched before the cluster is there that leads to it.
         self.has_in_flight(ResourceType::Listener)
@@ -388,7 +388,7 @@ impl Session {
 }
 
 pub(super) fn is_staging(response: &Response) -> bool {
-    response.resource_type == ResourceType::ExtensionConfig && response.resources.iter().any(|it| it.name == STAGING)
+    response.resource_type == ResourceType::ExtensionConfig && response.resources.iter().any(|it| &*it.name == STAGING)
 }
 
 #[cfg(test)]

@@ -61,12 +61,12 @@ fn shown(compiled: &Compiled) -> Value {
     let references = snapshot.listeners.values().flat_map(|listener| &listener.references);
     let names: BTreeSet<_> =
         references.filter(|(kind, _)| *kind == ResourceType::ExtensionConfig).map(|(_, name)| name.clone()).collect();
-    let extension = |name: &String| match snapshot.extensions.resolve(name) {
+    let extension = |name: &str| match snapshot.extensions.resolve(name) {
         Some(Extension::Known(resource)) => message(&resource)["typed_config"].clone(),
         other => panic!("{name}: {other:?}"),
     };
     let carried = compiled.plugins.iter().map(|it| {
-        let carriers: Vec<_> = it.carriers.iter().map(|(kind, name, _)| format!("{kind:?} {name}")).collect();
+        let carriers: Vec<_> = it.carriers.iter().map(|it| format!("{:?} {}", it.resource_type, it.name)).collect();
         json!({"plugin": it.plugin.to_string(), "listeners": it.listeners, "carriers": carriers})
     });
     json!({
@@ -74,7 +74,7 @@ fn shown(compiled: &Compiled) -> Value {
         "clusters": of(ResourceType::Cluster),
         "routes": of(ResourceType::Route),
         "endpoints": of(ResourceType::Endpoint),
-        "extensions": names.iter().map(|name| (name.clone(), extension(name))).collect::<BTreeMap<_, _>>(),
+        "extensions": names.iter().map(|name| (name.to_string(), extension(name))).collect::<BTreeMap<_, _>>(),
         "plugins": carried.collect::<Vec<_>>(),
         "problems": compiled.problems.iter().map(|it| format!("{}: {}", it.resource, it.reason)).collect::<Vec<_>>(),
     })

@@ -93,7 +93,7 @@ fn shown(resource: &Resource) -> Value {
 fn generated(chain: bool) -> Value {
     let snapshot = compile(&kind(chain)).snapshot;
     let resources = snapshot.listeners.values().chain(snapshot.clusters.values());
-    resources.map(|resource| (resource.name.clone(), shown(resource))).collect()
+    resources.map(|resource| (resource.name.to_string(), shown(resource))).collect()
 }
 
 fn extensions() -> Value {

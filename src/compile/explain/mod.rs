@@ -154,12 +154,12 @@ impl Explaining<'_> {
         let before = before.find(|before| before.plugin_type == plugin.plugin_type);
         let why = |before: &Arc<Plugin>| (before.id.clone(), order::why_after(before, plugin, &self.kind.namespace));
         let carriers = self.compiled.plugins.get(index).map_or(&[][..], |carried| &carried.carriers);
-        let resources = carriers.iter().filter(|(kind, _, _)| *kind == ResourceType::ExtensionConfig);
+        let resources = carriers.iter().filter(|carrier| carrier.resource_type == ResourceType::ExtensionConfig);
         ExplainedPlugin {
             plugin: plugin.clone(),
             run: run.clone(),
             after: before.map(why),
-            resources: resources.map(|(_, name, _)| name.clone()).collect(),
+            resources: resources.map(|carrier| carrier.name.to_string()).collect(),
         }
     }
 
@@ -217,7 +217,7 @@ impl Explaining<'_> {
     fn is_named_by(&self, listener: &str, name: &str) -> bool {
         let listener = self.compiled.snapshot.listeners.get(listener);
         listener.is_some_and(|it| {
-            it.references.iter().any(|(kind, it)| *kind == ResourceType::ExtensionConfig && it == name)
+            it.references.iter().any(|(kind, it)| *kind == ResourceType::ExtensionConfig && **it == *name)
         })
     }
 

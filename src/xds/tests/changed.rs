@@ -17,7 +17,7 @@ impl Extensions for Counting {
         self.names.resolve(name)
     }
 
-    fn changed(&self, now: &Arc<dyn Extensions>) -> Option<Arc<[String]>> {
+    fn changed(&self, now: &Arc<dyn Extensions>) -> Option<Arc<[Arc<str>]>> {
         self.names.changed(now)
     }
 }
@@ -29,7 +29,7 @@ const ONCE_PER_KIND: usize = 101;
 fn edited(edited: usize) -> (Snapshot, Arc<AtomicUsize>) {
     let version = |number| if number == edited { "2" } else { "1" };
     let plugins = (0..100).map(|number| Arc::new(plugin(&format!("p/{number}"), version(number))));
-    let names = Names(plugins.map(|plugin| (plugin.name.clone(), plugin)).collect());
+    let names = Names(plugins.map(|plugin| (plugin.name.to_string(), plugin)).collect());
     let count = Arc::new(AtomicUsize::new(0));
     let extensions = Arc::new(Counting { names: Arc::new(names), count: count.clone() });
     (Snapshot { extensions, ..snapshot([]) }, count)

@@ -297,12 +297,12 @@ impl Side {
             self.held.clear();
         }
         for resource in &response.resources {
-            if self.is_wildcard || self.names.contains(&resource.name) {
-                self.held.insert(resource.name.clone(), resource.clone());
+            if self.is_wildcard || self.names.contains(&*resource.name) {
+                self.held.insert(resource.name.to_string(), resource.clone());
             }
         }
         for name in &response.removed {
-            self.held.remove(name);
+            self.held.remove(&**name);
         }
     }
 }

@@ -51,14 +51,13 @@ fn plugin(name: &str, version: &str) -> Resource {
 /// An ECDS resource made of plugins.
 fn chain(name: &str, version: &str, plugins: &[&str]) -> Resource {
     let part = |owner: &&str| Part { owner: (*owner).into(), revision: version.into() };
-    let mut chain = resource(ExtensionConfig, name, version);
-    chain.parts = plugins.iter().map(part).collect();
-    chain
+    let parts: Vec<_> = plugins.iter().map(part).collect();
+    Resource::of_parts(ExtensionConfig, name, Version::from_client(version), parts, Rope::new())
 }
 
 impl Resource {
     fn using(mut self, resource_type: ResourceType, name: &str) -> Self {
-        self.references.push((resource_type, name.to_owned()));
+        self.references.push((resource_type, name.into()));
         self
     }
 
@@ -97,7 +96,7 @@ impl Extensions for Names {
         Some(self.0.get(name).map_or_else(pass, |known| Extension::Known(known.clone())))
     }
 
-    fn changed(&self, now: &Arc<dyn Extensions>) -> Option<Arc<[String]>> {
+    fn changed(&self, now: &Arc<dyn Extensions>) -> Option<Arc<[Arc<str>]>> {
         Some(changed(self.0.keys().map(String::as_str).chain([STAGING]), self, &**now))
     }
 
@@ -106,9 +105,8 @@ impl Extensions for Names {
         let fits = |part: &&Part| !part.owner.starts_with("large");
         let parts: Vec<_> = known.parts.iter().filter(fits).cloned().collect();
         let left_out = if parts.len() < known.parts.len() { " without the large" } else { "" };
-        let mut inline = resource(ExtensionConfig, name, &format!("{}{left_out}", known.version));
-        inline.parts = parts.into();
-        Some(Arc::new(inline))
+        let version = Version::from_client(&format!("{}{left_out}", known.version));
+        Some(Arc::new(Resource::of_parts(ExtensionConfig, name, version, parts, Rope::new())))
     }
 
     fn staged(&self, attempt: &Attempt) -> Option<Arc<Resource>> {
@@ -122,12 +120,12 @@ fn changed<'a>(
     names: impl IntoIterator<Item = &'a str>,
     before: &dyn Extensions,
     now: &dyn Extensions,
-) -> Arc<[String]> {
+) -> Arc<[Arc<str>]> {
     let differs = |name: &&str| match before.resolve(name) {
         Some(Extension::Known(known)) => !now.resolve(name).is_some_and(|it| it.is_known_as(&known)),
         _ => false,
     };
-    names.into_iter().filter(differs).map(str::to_owned).collect()
+    names.into_iter().filter(differs).map(Into::into).collect()
 }
 
 /// The same, but without account of what it knows: every change has all names looked at.
@@ -159,7 +157,7 @@ fn unaccounted(snapshot: Snapshot) -> Snapshot {
 fn snapshot(resources: impl IntoIterator<Item = Resource>) -> Snapshot {
     let mut by_type: BTreeMap<ResourceType, BTreeMap<String, Arc<Resource>>> = BTreeMap::new();
     for resource in resources {
-        by_type.entry(resource.resource_type).or_default().insert(resource.name.clone(), Arc::new(resource));
+        by_type.entry(resource.resource_type).or_default().insert(resource.name.to_string(), Arc::new(resource));
     }
     let mut take = |resource_type| by_type.remove(&resource_type).unwrap_or_default();
     Snapshot {

@@ -35,7 +35,7 @@ impl Extensions for Placed {
         Some(Extension::Known(Arc::new(self.chain(name, &[]))))
     }
 
-    fn changed(&self, now: &Arc<dyn Extensions>) -> Option<Arc<[String]>> {
+    fn changed(&self, now: &Arc<dyn Extensions>) -> Option<Arc<[Arc<str>]>> {
         Some(changed(GAPS, self, &**now))
     }
 

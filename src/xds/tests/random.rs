@@ -78,7 +78,7 @@ fn apply(step: &Step, client: &mut Client, refused: &mut Refused) {
         Step::Ack if !client.inbox.is_empty() => client.ack(),
         Step::Nack if !client.inbox.is_empty() => {
             if client.inbox[0].resource_type == ExtensionConfig {
-                refused.extend(client.inbox[0].resources.iter().map(|resource| resource.name.clone()));
+                refused.extend(client.inbox[0].resources.iter().map(|resource| resource.name.to_string()));
             }
             client.nack("no");
         }
@@ -135,7 +135,8 @@ fn is_certain(client: &Client, resource_type: ResourceType, name: &str) -> bool 
 
 fn believed(client: &Client, resource_type: ResourceType) -> BTreeMap<String, Version> {
     let held = &client.session.types[&resource_type].held;
-    let accepted = held.iter().filter_map(|(name, held)| Some((name.clone(), held.accepted.as_ref()?.version.clone())));
+    let accepted =
+        held.iter().filter_map(|(name, held)| Some((name.to_string(), held.accepted.as_ref()?.version.clone())));
     accepted.filter(|(name, _)| is_certain(client, resource_type, name)).collect()
 }
 
@@ -203,7 +204,7 @@ fn check_last(protocol: Protocol, steps: &[Step], sketches: &[Sketch]) -> Result
         let mut held = held(&client, resource_type);
         if resource_type == ExtensionConfig {
             // A name that our listener used keeps what it has; one that was refused may have its last good content.
-            let keeps = |name: &String| refused.contains(name) || client.session.named.contains(name);
+            let keeps = |name: &String| refused.contains(name) || client.session.named.contains(name.as_str());
             expected.retain(|name, _| !keeps(name));
             held.retain(|name, _| !keeps(name));
         } else if resource_type != Listener {
@@ -236,7 +237,8 @@ fn check_changed(protocol: Protocol, steps: &[Step]) -> Result<(), TestCaseError
 
 fn is_used(client: &Client, resource_type: ResourceType, name: &str) -> bool {
     let all = client.session.types.values().flat_map(|state| state.accepted());
-    all.flat_map(|resource| &resource.references).any(|(used_type, used)| *used_type == resource_type && used == name)
+    all.flat_map(|resource| &resource.references)
+        .any(|(used_type, used)| *used_type == resource_type && **used == *name)
 }
 
 proptest! {

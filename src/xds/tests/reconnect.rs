@@ -115,7 +115,7 @@ fn a_cluster_that_is_gone_does_not_stay_for_a_client_without_listeners() {
 fn an_extension_that_is_gone_stays_for_what_may_still_drain_through_it() {
     let mut client = settled(Protocol::Delta);
     client.session = Client::new(Protocol::Delta).session;
-    client.publish(snapshot(all().into_iter().filter(|resource| resource.name != "q")));
+    client.publish(snapshot(all().into_iter().filter(|resource| &*resource.name != "q")));
     client.reconnect(); // rules 2 and 7
     client.wait(DRAIN - Duration::from_secs(1));
     assert_eq!(client.received(), [""; 0]);

@@ -73,7 +73,7 @@ impl Envoy {
             }
             let Some(response) = self.client.inbox.front() else { unreachable!("it was not answered") };
             let version = response.resources.first().map(|resource| (resource.name.clone(), resource.version.clone()));
-            let attempt = version.as_ref().filter(|(name, _)| name == STAGING);
+            let attempt = version.as_ref().filter(|(name, _)| &**name == STAGING);
             match attempt.and_then(|(_, version)| version.as_str().split_once('#')) {
                 Some((digest, _)) => self.attempt(&digest.to_owned()),
                 None => {

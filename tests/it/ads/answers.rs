@@ -49,7 +49,7 @@ async fn what_was_refused_is_not_sent_again() {
         assert_eq!(envoy.finish().await, expected, "{way:?}");
         let reports = plane.reports_so_far().await;
         let refusals: Vec<_> = reports.iter().filter(|report| report.contains("Refused")).collect();
-        let version = named(ExtensionConfig, "p", "2").version;
+        let version = named(ExtensionConfig, "p", "2").version.clone();
         let expected = format!("p@{version} Refused {{ message: \"Unable to create Wasm plugin p\" }}");
         assert_eq!(refusals, [&expected], "{way:?}");
     }

@@ -10,7 +10,7 @@ use super::fake::{ADS, FakeEnvoy, WAYS};
 use super::plane::{Plane, named};
 
 fn using(mut user: Resource, of: ResourceType, name: &str) -> Resource {
-    user.references.push((of, name.to_owned()));
+    user.references.push((of, name.into()));
     user
 }
 

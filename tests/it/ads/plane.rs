@@ -155,7 +155,7 @@ impl Extensions for Names {
         self.0.get(name).cloned().map(Extension::Known)
     }
 
-    fn changed(&self, now: &Arc<dyn Extensions>) -> Option<Arc<[String]>> {
+    fn changed(&self, now: &Arc<dyn Extensions>) -> Option<Arc<[Arc<str>]>> {
         let differs = |known: &&Arc<Resource>| !now.resolve(&known.name).is_some_and(|it| it.is_known_as(known));
         Some(self.0.values().filter(differs).map(|known| known.name.clone()).collect())
     }
@@ -164,7 +164,7 @@ impl Extensions for Names {
 fn snapshot(resources: impl IntoIterator<Item = Resource>) -> Snapshot {
     let mut by_type: BTreeMap<ResourceType, BTreeMap<String, Arc<Resource>>> = BTreeMap::new();
     for resource in resources {
-        by_type.entry(resource.resource_type).or_default().insert(resource.name.clone(), Arc::new(resource));
+        by_type.entry(resource.resource_type).or_default().insert(resource.name.to_string(), Arc::new(resource));
     }
     let mut take = |resource_type| by_type.remove(&resource_type).unwrap_or_default();
     Snapshot {

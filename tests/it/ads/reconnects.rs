@@ -54,7 +54,7 @@ async fn a_client_that_comes_back_to_other_content_is_sent_what_differs() {
     for way in WAYS {
         let plane = Plane::serving(all("1", "1")).await;
         let mut envoy = settled(&plane, way).await;
-        let others = all("2", "2").into_iter().filter(|resource| !["l", "d"].contains(&resource.name.as_str()));
+        let others = all("2", "2").into_iter().filter(|resource| !["l", "d"].contains(&&*resource.name));
         let other = Plane::serving(others.chain([named(Cluster, "e", "1")])).await;
         envoy.reconnect(&other.url).await;
         let extensions = if way.is_delta() { 1 } else { 2 };
