@@ -1,19 +1,17 @@
 //! The plane's end of every discovery stream.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
-use crate::snapshot::Snapshot;
-use crate::xds::{Connection, Fleet, Hello, Report, StreamId};
+use crate::xds::{Connection, Fleet, Hello, Report, SnapshotSender, StreamId, slot};
 
 /// A stream that has just introduced itself.
 #[derive(Debug)]
 pub struct Arrival {
     pub stream: StreamId,
     pub hello: Hello,
-    pub snapshots: watch::Sender<Option<Arc<Snapshot>>>,
+    pub snapshots: SnapshotSender,
 }
 
 /// Hands new streams to the reconciler.
@@ -73,7 +71,7 @@ impl FleetDoor {
 impl Fleet for FleetDoor {
     fn connect(&self, hello: Hello) -> Connection {
         let id = StreamId(self.next_stream.fetch_add(1, Ordering::Relaxed));
-        let (sender, snapshots) = watch::channel(None);
+        let (sender, snapshots) = slot();
         // Fails only when the process is about to end; the stream then sees its snapshots end.
         let _ = self.arrivals.send(Arrival { stream: id, hello, snapshots: sender });
         Connection { id, snapshots, reports: self.reports.clone() }

@@ -1,14 +1,14 @@
 //! Where streams meet those who decide what they are served.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use super::delivery::Delivery;
 use super::session::Protocol;
+use super::slot::SnapshotReceiver;
 use crate::model::Proxy;
-use crate::snapshot::{ResourceType, Snapshot};
+use crate::snapshot::ResourceType;
 
 /// One discovery stream of this process's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -53,8 +53,8 @@ pub trait Fleet: Send + Sync + 'static {
 #[derive(Debug)]
 pub struct Connection {
     pub id: StreamId,
-    /// `None` until all sources are loaded once. Latest wins.
-    pub snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    /// Nothing comes until all sources are loaded once.
+    pub snapshots: SnapshotReceiver,
     /// Unbounded, as a stream cannot wait. Each report is about a resource of a response that was answered: as many as a
     /// snapshot has, per change of it; beyond that a client gets one per round trip by refusing (with back-off) or by
     /// asking again for what it has given up. The fleet takes them in faster than connections bring them.

@@ -22,6 +22,7 @@ mod schedule;
 mod server;
 mod session;
 mod size;
+mod slot;
 mod sotw;
 mod split;
 mod staging;
@@ -51,6 +52,7 @@ pub use metrics::Metrics;
 pub use node::proxy_of;
 pub use recorder::{Answer, Entry, Names, Recording, Recordings, Resources, Said};
 pub use session::{Limits, Protocol, Reaction, Response, Session};
+pub use slot::{SnapshotReceiver, SnapshotSender, slot};
 pub use tls::{Tls, TlsError, TlsFiles};
 pub use transfers::Exchange;
 

@@ -70,7 +70,6 @@ pub(super) struct Guest {
 struct Client {
     session: Session,
     connection: Connection,
-    snapshots: WatchStream<Option<Arc<Snapshot>>>,
     snapshot: Option<Arc<Snapshot>>,
     /// To the module server, from the first snapshot on that has modules fetched.
     line: Option<(Line, WatchStream<Transfers>)>,
@@ -150,12 +149,12 @@ impl<R: DiscoveryMessage> DiscoveryStream<R> {
 
     fn poll_snapshot(&mut self, context: &mut Context<'_>) -> Result<bool, Status> {
         let Some(client) = &mut self.client else { return Ok(false) };
-        match Pin::new(&mut client.snapshots).poll_next(context) {
+        match client.connection.snapshots.poll_take(context) {
             Poll::Ready(Some(snapshot)) => {
-                refuse_outside_ads(self.service, snapshot.as_deref()).inspect_err(|status| {
+                refuse_outside_ads(self.service, &snapshot).inspect_err(|status| {
                     tracing::warn!(node = client.node_id, error = status.message(), "listeners not served");
                 })?;
-                let before = std::mem::replace(&mut client.snapshot, snapshot);
+                let before = client.snapshot.replace(snapshot);
                 client.call_module_server(self.shared.fetches.as_ref());
                 let (before, now) = (before.as_deref(), Instant::now().into_std());
                 let reaction = client.session.on_snapshot(before, client.snapshot.as_deref(), now);
@@ -304,7 +303,6 @@ impl<R: DiscoveryMessage> DiscoveryStream<R> {
         Ok(Client {
             session,
             line: None,
-            snapshots: WatchStream::new(connection.snapshots.clone()),
             snapshot: None,
             recorder: self.shared.recordings.begin(connection.id, node_id.clone(), self.service, R::PROTOCOL),
             connection,
@@ -366,12 +364,11 @@ impl Service {
 }
 
 /// Envoy refuses a listener that came from a separate LDS and names ECDS by ADS (design, section 5).
-fn refuse_outside_ads(service: Service, snapshot: Option<&Snapshot>) -> Result<(), Status> {
-    let uses_extensions = |snapshot: &Snapshot| {
-        let mut references = snapshot.listeners.values().flat_map(|listener| &listener.references);
-        references.any(|(used_type, _)| *used_type == ResourceType::ExtensionConfig)
-    };
-    if service == Service::Single(ResourceType::Listener) && snapshot.is_some_and(uses_extensions) {
+fn refuse_outside_ads(service: Service, snapshot: &Snapshot) -> Result<(), Status> {
+    let mut references = snapshot.listeners.values().flat_map(|listener| &listener.references);
+    if service == Service::Single(ResourceType::Listener)
+        && references.any(|(used_type, _)| *used_type == ResourceType::ExtensionConfig)
+    {
         return Err(Status::failed_precondition(
             "plugins apply to these listeners, and Envoy takes them only by ADS: use ADS (lds_config: {ads: {}})",
         ));

@@ -10,8 +10,6 @@ use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use tokio::sync::watch;
-
 pub use groups::{GroupKey, Selected};
 
 use groups::Groups;
@@ -21,7 +19,7 @@ use crate::compile::KindKey;
 use crate::model::{Plugin, Proxy, ProxyFacts, ProxyTemplate, Selector, WorkloadTarget};
 use crate::rollout::Progress;
 use crate::snapshot::Snapshot;
-use crate::xds::{Hello, Protocol, Service, StreamId};
+use crate::xds::{Hello, Protocol, Service, SnapshotSender, StreamId};
 
 /// One Envoy: its stream, or its several streams where it uses the separate services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -38,7 +36,7 @@ impl ProxyKey {
 pub struct ProxyStream {
     pub service: Service,
     pub protocol: Protocol,
-    pub snapshots: watch::Sender<Option<Arc<Snapshot>>>,
+    pub snapshots: SnapshotSender,
 }
 
 /// A connected proxy.
@@ -126,12 +124,7 @@ impl Proxies {
 
     /// Adds a stream: to the proxy that it belongs to, or as a new one. Streams of the separate services that share
     /// node id and address are one Envoy as long as each service is there once.
-    pub fn connect(
-        &mut self,
-        stream: StreamId,
-        hello: Hello,
-        snapshots: watch::Sender<Option<Arc<Snapshot>>>,
-    ) -> ProxyKey {
+    pub fn connect(&mut self, stream: StreamId, hello: Hello, snapshots: SnapshotSender) -> ProxyKey {
         let peer = hello.peer.map(|peer| peer.ip());
         let namesakes = self.by_node_id.get(&hello.proxy.node_id);
         let sibling = namesakes.and_then(|namesakes| namesakes.lacking(hello.service, peer));
@@ -264,7 +257,7 @@ impl Connected {
     /// Serves this snapshot from now on; streams that are behind will see only the latest.
     pub fn serve(&self, snapshot: &Arc<Snapshot>) {
         for stream in self.streams.values() {
-            stream.snapshots.send_replace(Some(snapshot.clone()));
+            stream.snapshots.send(snapshot.clone());
         }
     }
 }

@@ -11,7 +11,7 @@ async fn the_bytes_of_a_plugin_that_is_gone_do_not_stay_in_memory_while_its_prox
     world.plugin("auth", |_| {}).settle();
     let (stream, served) = world.connect("e1", &[], false);
     let name = "extensions.istio.io/wasmplugin/shop.auth";
-    let Some(Extension::Known(alone)) = served.borrow().as_ref().unwrap().extensions.resolve(name) else {
+    let Some(Extension::Known(alone)) = served.peek().unwrap().extensions.resolve(name) else {
         panic!("the plugin applies");
     };
     world.answer(stream, alone, Outcome::Accepted);

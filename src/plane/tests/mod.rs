@@ -10,7 +10,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio::sync::watch;
 use tokio::time::{Duration, advance};
 
 use super::delivery::{Deliveries, DeliveryMode};
@@ -29,7 +28,7 @@ use crate::model::{
 use crate::protobuf::admin::{self, State};
 use crate::snapshot::{Extension, Resource, ResourceType, Snapshot};
 use crate::sources::Loaded;
-use crate::xds::{Delivery, Hello, Outcome, Protocol, Report, Service, StreamId};
+use crate::xds::{Delivery, Hello, Outcome, Protocol, Report, Service, SnapshotReceiver, StreamId, slot};
 
 struct World {
     reconciler: Reconciler,
@@ -39,7 +38,7 @@ struct World {
     folder: tempfile::TempDir,
 }
 
-type Snapshots = watch::Receiver<Option<Arc<Snapshot>>>;
+type Snapshots = SnapshotReceiver;
 
 impl World {
     fn new() -> Self {
@@ -91,7 +90,7 @@ impl World {
 
     fn connect(&mut self, node_id: &str, labels: &[(&str, &str)], is_new_process: bool) -> (StreamId, Snapshots) {
         self.streams += 1;
-        let (snapshots, served) = watch::channel(None);
+        let (snapshots, served) = slot();
         let proxy = Proxy {
             node_id: node_id.into(),
             name: String::new(),
@@ -114,7 +113,7 @@ impl World {
     }
 
     fn accept_all(&mut self, stream: StreamId, served: &Snapshots) {
-        let snapshot = served.borrow().clone().unwrap();
+        let snapshot = served.peek().unwrap();
         for resource in snapshot.listeners.values().chain(snapshot.clusters.values()) {
             self.answer(stream, resource.clone(), Outcome::Accepted);
         }
@@ -237,7 +236,7 @@ fn template() -> ProxyTemplate {
 }
 
 fn chain(served: &Snapshots) -> Arc<Resource> {
-    let snapshot = served.borrow().clone().unwrap();
+    let snapshot = served.peek().unwrap();
     match snapshot.extensions.resolve("wasmplane/in/PreAuthN-BeforeRouter") {
         Some(Extension::Known(resource)) => resource,
         other => panic!("no chain: {other:?}"),

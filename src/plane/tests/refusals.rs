@@ -75,14 +75,14 @@ async fn a_refusal_is_not_forgotten_when_a_later_stream_of_the_envoy_holds_nothi
     world.plugin("auth", |_| {}).module("auth", Some("1")).settle();
     let arrive = |world: &mut World, service, is_new_process| {
         world.streams += 1;
-        let (stream, (snapshots, served)) = (StreamId(world.streams), watch::channel(None));
+        let (stream, (snapshots, served)) = (StreamId(world.streams), slot());
         let hello = Hello { service: Service::Single(service), is_new_process, ..hello("e1") };
         world.reconciler.on_arrival(Arrival { stream, hello, snapshots });
         world.reconciler.flush();
         (stream, served)
     };
     let (stream, served) = arrive(&mut world, ResourceType::ExtensionConfig, false);
-    let snapshot: Arc<Snapshot> = served.borrow().clone().unwrap();
+    let snapshot: Arc<Snapshot> = served.peek().unwrap();
     let auth = match snapshot.extensions.resolve("extensions.istio.io/wasmplugin/shop.auth") {
         Some(Extension::Known(resource)) => resource,
         other => panic!("{other:?}"),
@@ -228,8 +228,8 @@ async fn a_thousand_proxies_that_refuse_everything_cost_two_messages_each() {
         assert_eq!(world.play(*stream, served, held, |_| Some("Unable to create Wasm plugin shop/auth")), 1);
     }
     assert_eq!(world.listed("shop/auth").counts.unwrap().rejected, 1000);
-    let first = proxies[0].1.borrow().clone().unwrap();
-    assert!(proxies.iter().all(|(_, served, _)| Arc::ptr_eq(&first, served.borrow().as_ref().unwrap())), "one kind");
+    let first = proxies[0].1.peek().unwrap();
+    assert!(proxies.iter().all(|(_, served, _)| Arc::ptr_eq(&first, &served.peek().unwrap())), "one kind");
 }
 
 #[tokio::test(start_paused = true)]

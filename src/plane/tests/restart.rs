@@ -8,10 +8,10 @@ async fn an_envoy_that_comes_before_the_sources_are_read_is_not_told_that_it_has
     let (_, served) = world.connect("e1", &[], false);
     advance(Duration::from_secs(60)).await;
     world.reconciler.flush();
-    assert!(!world.reconciler.is_open() && served.borrow().is_none());
+    assert!(!world.reconciler.is_open() && served.peek().is_none());
 
     world.settle();
-    assert!(served.borrow().as_ref().unwrap().listeners.contains_key("in"));
+    assert!(served.peek().unwrap().listeners.contains_key("in"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -65,13 +65,13 @@ async fn nothing_is_pushed_before_a_restart_would_know_it() {
     world.loaded.last_good.insert("a.yaml".into(), "text".into());
     world.settle();
     let (_, served) = world.connect("e1", &[], false);
-    assert!(served.borrow().is_none(), "the disk has not taken it yet");
+    assert!(served.peek().is_none(), "the disk has not taken it yet");
 
     let mut written = world.reconciler.memory.written();
     let writing = tokio::spawn(writer.run());
     written.changed().await.unwrap();
     world.reconciler.flush();
-    assert!(served.borrow().is_some());
+    assert!(served.peek().is_some());
     assert_eq!(Memory::open(world.folder.path(), &slow).1.len(), 1);
     drop((slow, world));
     writing.await.unwrap();
@@ -90,6 +90,6 @@ async fn a_disk_that_hangs_keeps_a_change_from_proxies_for_two_seconds_at_most()
     // More is ordered all the time.
     world.loaded.last_good.insert("a.yaml".into(), "newer text".into());
     world.settle();
-    assert!(served.borrow().is_some());
+    assert!(served.peek().is_some());
     assert_eq!(deadline - tokio::time::Instant::now(), std::time::Duration::ZERO);
 }

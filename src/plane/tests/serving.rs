@@ -7,7 +7,7 @@ async fn nobody_is_answered_before_the_modules_had_their_time() {
     let mut world = World::new();
     world.plugin("slow", |_| {}).settle();
     let (_, served) = world.connect("e1", &[], false);
-    assert!(!world.reconciler.is_open() && served.borrow().is_none());
+    assert!(!world.reconciler.is_open() && served.peek().is_none());
 
     advance(Duration::from_secs(10)).await;
     world.reconciler.flush();
@@ -22,13 +22,13 @@ async fn an_envoy_that_starts_waits_for_a_new_plugin_and_then_gets_its_stand_in(
     world.plugin("slow", |_| {}).settle();
     let (_, starting) = world.connect("e1", &[], true);
     let (_, running) = world.connect("e2", &[], false);
-    assert!(starting.borrow().is_none());
+    assert!(starting.peek().is_none());
     assert_eq!(world.state("e2", "shop/slow").0, State::Pending);
-    assert!(running.borrow().is_some());
+    assert!(running.peek().is_some());
 
     advance(Duration::from_secs(10)).await;
     world.reconciler.flush();
-    assert!(starting.borrow().is_some());
+    assert!(starting.peek().is_some());
     assert_eq!(world.state("e1", "shop/slow").0, State::StandIn);
     assert_ne!(chain(&starting).version, chain(&running).version);
 
@@ -41,19 +41,19 @@ async fn an_envoy_that_starts_waits_for_a_new_plugin_and_then_gets_its_stand_in(
 async fn a_change_wakes_only_the_proxies_that_it_touches() {
     let mut world = World::new();
     world.settle();
-    let (_, mut web) = world.connect("web", &[("app", "web")], false);
-    let (_, mut api) = world.connect("api", &[("app", "api")], false);
-    web.mark_unchanged();
-    api.mark_unchanged();
+    let (_, web) = world.connect("web", &[("app", "web")], false);
+    let (_, api) = world.connect("api", &[("app", "api")], false);
+    web.take();
+    api.take();
     let only_web = Selector(BTreeMap::from([("app".to_owned(), "web".to_owned())]));
     world.plugin("auth", |plugin| plugin.target = WorkloadTarget::Labels(only_web)).module("auth", Some("1")).settle();
-    assert!(web.has_changed().unwrap());
-    assert!(!api.has_changed().unwrap());
+    assert!(web.peek().is_some());
+    assert!(api.peek().is_none());
 
     // Equal content again wakes nobody.
-    web.mark_unchanged();
+    web.take();
     world.settle();
-    assert!(!web.has_changed().unwrap());
+    assert!(web.peek().is_none());
 }
 
 #[tokio::test(start_paused = true)]
@@ -62,7 +62,7 @@ async fn proxies_of_one_kind_share_one_snapshot() {
     world.plugin("auth", |_| {}).module("auth", Some("1")).settle();
     let (_, one) = world.connect("one", &[("pod", "1")], false);
     let (_, two) = world.connect("two", &[("pod", "2")], false);
-    assert!(Arc::ptr_eq(one.borrow().as_ref().unwrap(), two.borrow().as_ref().unwrap()));
+    assert!(Arc::ptr_eq(&one.peek().unwrap(), &two.peek().unwrap()));
 }
 
 #[tokio::test(start_paused = true)]
@@ -89,7 +89,7 @@ async fn labels_that_no_selector_asks_for_do_not_tell_proxies_apart_until_one_do
     template.selector = Some(Selector(BTreeMap::from([("pod".to_owned(), "1".to_owned())])));
     world.loaded.templates.insert(template.id.clone(), Arc::new(template));
     world.settle();
-    let has_listener = |served: &Snapshots| served.borrow().as_ref().unwrap().listeners.contains_key("in");
+    let has_listener = |served: &Snapshots| served.peek().unwrap().listeners.contains_key("in");
     assert_eq!((groups(&mut world), has_listener(&one), has_listener(&two)), (2, true, false));
 }
 
@@ -117,7 +117,7 @@ async fn who_comes_into_a_known_group_is_not_selected_for_until_something_change
     let (first, one) = world.connect("one", &[], false);
     assert!(is_known(&mut world));
     let (_, two) = world.connect("two", &[], true);
-    assert!(Arc::ptr_eq(one.borrow().as_ref().unwrap(), two.borrow().as_ref().unwrap()));
+    assert!(Arc::ptr_eq(&one.peek().unwrap(), &two.peek().unwrap()));
 
     // What a proxy accepts is what others may go back to.
     world.accept_all(first, &one);
@@ -128,7 +128,7 @@ async fn who_comes_into_a_known_group_is_not_selected_for_until_something_change
     world.module("auth", Some("2")).settle();
     let (_, four) = world.connect("four", &[], false);
     assert_ne!(chain(&four).version, before);
-    assert!(Arc::ptr_eq(three.borrow().as_ref().unwrap(), four.borrow().as_ref().unwrap()));
+    assert!(Arc::ptr_eq(&three.peek().unwrap(), &four.peek().unwrap()));
 }
 
 #[tokio::test(start_paused = true)]
@@ -150,7 +150,7 @@ async fn the_separate_services_of_one_envoy_are_one_proxy() {
     let services = [ResourceType::Cluster, ResourceType::Listener];
     let mut served = Vec::new();
     for (number, service) in services.into_iter().enumerate() {
-        let (stream, snapshots) = (StreamId(100 + number as u64), watch::channel(None));
+        let (stream, snapshots) = (StreamId(100 + number as u64), slot());
         let mut hello = hello("e1");
         hello.service = Service::Single(service);
         world.reconciler.on_arrival(Arrival { stream, hello, snapshots: snapshots.0 });
@@ -160,7 +160,7 @@ async fn the_separate_services_of_one_envoy_are_one_proxy() {
     let proxies = world.reconciler.list_proxies();
     assert_eq!(proxies.len(), 1);
     assert_eq!(proxies[0].streams, ["CDS delta", "LDS delta"]);
-    assert!(served.iter().all(|snapshots| snapshots.borrow().is_some()));
+    assert!(served.iter().all(|snapshots| snapshots.peek().is_some()));
 }
 
 #[tokio::test(start_paused = true)]
@@ -176,7 +176,7 @@ async fn a_separate_ecds_stream_does_not_take_delivery_by_digest_from_the_ads_st
         for (number, service) in services.iter().enumerate() {
             let peer = Some(([127, 0, 0, 1], 5).into());
             let hello = Hello { service: *service, peer, ..hello("e1") };
-            let (stream, snapshots) = (StreamId(number as u64), watch::channel(None).0);
+            let (stream, snapshots) = (StreamId(number as u64), slot().0);
             world.reconciler.on_arrival(Arrival { stream, hello, snapshots });
         }
         world.reconciler.flush();
@@ -201,19 +201,19 @@ async fn listeners_outside_ads_are_not_refused_for_what_another_stream_of_the_en
     world.settle();
     let mut served = Vec::new();
     for (number, service) in [ResourceType::Cluster, ResourceType::Listener].into_iter().enumerate() {
-        let (stream, snapshots) = (StreamId(100 + number as u64), watch::channel(None));
+        let (stream, snapshots) = (StreamId(100 + number as u64), slot());
         let mut hello = hello("e1");
         hello.service = Service::Single(service);
         // The stream of listeners asks for no chains, as `xds::stream` does for it.
         hello.proxy.capabilities.chain = service == ResourceType::Cluster;
         world.reconciler.on_arrival(Arrival { stream, hello, snapshots: snapshots.0 });
         if service == ResourceType::Listener {
-            assert!(snapshots.1.borrow().is_none(), "served before it is decided what it may have");
+            assert!(snapshots.1.peek().is_none(), "served before it is decided what it may have");
         }
         world.reconciler.flush();
         served.push(snapshots.1);
     }
-    let snapshot = served[1].borrow().clone().unwrap();
+    let snapshot = served[1].peek().unwrap();
     let mut references = snapshot.listeners.values().flat_map(|listener| &listener.references);
     assert!(references.all(|(used_type, _)| *used_type != ResourceType::ExtensionConfig));
 }

@@ -57,12 +57,12 @@ async fn a_disabled_plugin_leaves_its_chain_and_says_why() {
     world.plugin("auth", |_| {}).module("auth", Some("1")).settle();
     let (stream, served) = world.connect("e1", &[], false);
     world.accept_all(stream, &served);
-    let listener = served.borrow().as_ref().unwrap().listeners["in"].version.clone();
+    let listener = served.peek().unwrap().listeners["in"].version.clone();
 
     world.plugin("auth", |plugin| plugin.is_disabled = true).settle();
 
     assert_eq!(owners(&served), Vec::<String>::new());
-    assert_eq!(served.borrow().as_ref().unwrap().listeners["in"].version, listener);
+    assert_eq!(served.peek().unwrap().listeners["in"].version, listener);
     assert_eq!(world.state("e1", "shop/auth"), (State::StandIn, "disabled by wasmplane.io/disabled".into()));
     let listed = world.listed("shop/auth");
     assert_eq!(listed.conditions.iter().find(|it| it.r#type == "Programmed").unwrap().reason, "Disabled");
@@ -100,7 +100,7 @@ async fn a_proxy_with_listeners_of_its_own_is_not_pending_for_those_of_a_templat
     let mut world = World::new();
     world.plugin("auth", |_| {}).module("auth", Some("1")).settle();
     let (stream, served) = world.connect("e1", &[], false);
-    let snapshot = served.borrow().clone().unwrap();
+    let snapshot = served.peek().unwrap();
     let Some(Extension::Known(alone)) = snapshot.extensions.resolve("extensions.istio.io/wasmplugin/shop.auth") else {
         panic!("the plugin applies");
     };

@@ -154,6 +154,11 @@ fn unaccounted(snapshot: Snapshot) -> Snapshot {
     Snapshot { extensions: Arc::new(Unaccounted(snapshot.extensions)), ..snapshot }
 }
 
+/// Nothing of everything.
+pub fn empty_snapshot() -> Snapshot {
+    snapshot([])
+}
+
 fn snapshot(resources: impl IntoIterator<Item = Resource>) -> Snapshot {
     let mut by_type: BTreeMap<ResourceType, BTreeMap<String, Arc<Resource>>> = BTreeMap::new();
     for resource in resources {

@@ -2,16 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpSocket;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use wasmplane::snapshot::{Extension, Extensions, Resource, ResourceType, Rope, Snapshot, Version};
-use wasmplane::xds::{Connection, Fleet, Hello, Metrics, Options, Recordings, Report, Said, StreamId};
+use wasmplane::xds::{
+    Connection, Fleet, Hello, Metrics, Options, Recordings, Report, Said, SnapshotSender, StreamId, slot,
+};
 
 use crate::support::wait_until;
 
@@ -25,7 +27,7 @@ pub struct Plane {
     recordings: Recordings,
     /// Streams that have introduced themselves.
     streams: Arc<AtomicU64>,
-    snapshots: watch::Sender<Option<Arc<Snapshot>>>,
+    published: Arc<Published>,
 }
 
 impl Plane {
@@ -41,15 +43,15 @@ impl Plane {
         // As the control plane itself: a fleet comes back at once.
         let listener = socket.listen(4096).unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let (snapshots, streams) = (watch::Sender::new(None), Arc::<AtomicU64>::default());
+        let (published, streams) = (Arc::<Published>::default(), Arc::<AtomicU64>::default());
         let (report_to, reports) = mpsc::unbounded_channel();
         let (hello_to, hellos) = mpsc::unbounded_channel();
-        let fleet = OneForAll { snapshots: snapshots.subscribe(), report_to, hello_to, streams: streams.clone() };
+        let fleet = OneForAll { published: published.clone(), report_to, hello_to, streams: streams.clone() };
         let (metrics, recordings) = (Metrics::default(), options.recordings.clone());
         let shutdown = CancellationToken::new();
         let serving = wasmplane::xds::serve(listener, Arc::new(fleet), options, metrics.clone(), shutdown.clone());
         let served = tokio::spawn(serving);
-        Self { url, reports, hellos, shutdown, served, metrics, recordings, streams, snapshots }
+        Self { url, reports, hellos, shutdown, served, metrics, recordings, streams, published }
     }
 
     pub async fn serving(resources: impl IntoIterator<Item = Resource>) -> Self {
@@ -67,7 +69,9 @@ impl Plane {
     }
 
     pub fn publish_snapshot(&self, snapshot: Arc<Snapshot>) {
-        self.snapshots.send_replace(Some(snapshot));
+        let mut published = self.published.lock().unwrap();
+        published.streams.iter().for_each(|stream| stream.send(snapshot.clone()));
+        published.latest = Some(snapshot);
     }
 
     /// Waits until the streams of that node have asked so often, and answered so many responses.
@@ -119,9 +123,18 @@ impl Plane {
     }
 }
 
+/// What is served, and who is served it.
+type Published = Mutex<Serving>;
+
+#[derive(Debug, Default)]
+struct Serving {
+    latest: Option<Arc<Snapshot>>,
+    streams: Vec<SnapshotSender>,
+}
+
 #[derive(Debug)]
 struct OneForAll {
-    snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    published: Arc<Published>,
     report_to: mpsc::UnboundedSender<Report>,
     hello_to: mpsc::UnboundedSender<Hello>,
     streams: Arc<AtomicU64>,
@@ -131,7 +144,11 @@ impl Fleet for OneForAll {
     fn connect(&self, hello: Hello) -> Connection {
         self.hello_to.send(hello).unwrap();
         let id = StreamId(1 + self.streams.fetch_add(1, Ordering::Relaxed));
-        Connection { id, snapshots: self.snapshots.clone(), reports: self.report_to.clone() }
+        let (sender, snapshots) = slot();
+        let mut published = self.published.lock().unwrap();
+        published.latest.iter().for_each(|latest| sender.send(latest.clone()));
+        published.streams.push(sender);
+        Connection { id, snapshots, reports: self.report_to.clone() }
     }
 }
 
