@@ -50,10 +50,11 @@ impl Session {
     fn open_delta(&mut self, resource_type: ResourceType, request: &DeltaDiscoveryRequest, now: Instant) {
         self.open(resource_type, &request.resource_names_subscribe, None);
         let state = self.types.get_mut(&resource_type).expect("opened above");
-        for (name, version) in &request.initial_resource_versions {
+        let held = request.initial_resource_versions.iter().map(|(name, version)| {
             let accepted = Accepted { version: Version::from_client(version), resource: None, is_certain: true };
-            state.held.insert(name.as_str().into(), Box::new(Held { accepted: Some(accepted), ..Held::default() }));
-        }
+            (name.as_str().into(), Box::new(Held { accepted: Some(accepted), ..Held::default() }))
+        });
+        state.held.extend(held);
         state.owes_answer &= request.initial_resource_versions.is_empty();
         let changed = state.subscription.update(&[], &request.resource_names_unsubscribe, &self.named);
         self.resubscribe(resource_type, changed);

@@ -196,7 +196,7 @@ impl Session {
     /// Last accepted bytes that are due back at the client after a refusal.
     fn roll_backs(&mut self) -> Vec<Arc<Resource>> {
         let Some(state) = self.types.get_mut(&ResourceType::ExtensionConfig) else { return Vec::new() };
-        state.held.values_mut().filter_map(|held| held.roll_back.take()).collect()
+        state.held.iter_mut().filter_map(|(_, held)| held.roll_back.take()).collect()
     }
 
     /// Whether an unproven resource must wait, because its NACK would end the warming of every listener that waits for

@@ -2,9 +2,11 @@
 //!
 //! Pure. Responses come in, answered; what the client accepted, gave up or refused goes out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use litemap::LiteMap;
 
 use super::session::Response;
 use super::subscription::Subscription;
@@ -14,8 +16,8 @@ use crate::snapshot::{Resource, ResourceType, Version};
 #[derive(Debug)]
 pub(super) struct TypeState {
     pub subscription: Subscription,
-    /// In boxes, as a node of the map has room for eleven and most clients hold one.
-    pub held: BTreeMap<Arc<str>, Box<Held>>,
+    /// A list, as most clients hold one or two; many at once are to be added by `extend`.
+    pub held: LiteMap<Arc<str>, Box<Held>>,
     /// Responses without an answer, oldest first.
     pub in_flight: Vec<Response>,
     pub last_nonce: u64,

@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use litemap::LiteMap;
+
 use super::delivery::{Delivery, Outcome, Proofs, bounded};
 use super::held::{Accepted, Held, TypeState};
 use super::staging::{Staging, is_staging};
@@ -69,6 +71,9 @@ pub struct Reaction {
     pub wake_at: Option<Instant>,
 }
 
+/// Names beyond which all are put in order at once: each that goes between others moves those behind it.
+const ADDED_ONE_BY_ONE: usize = 16;
+
 /// One stream's view of its client.
 #[derive(Debug)]
 pub struct Session {
@@ -76,8 +81,7 @@ pub struct Session {
     pub(super) build: Option<EnvoyVersion>,
     pub(super) proofs: Arc<Proofs>,
     pub(super) limits: Limits,
-    /// In boxes, as a node of the map has room for eleven.
-    pub(super) types: BTreeMap<ResourceType, Box<TypeState>>,
+    pub(super) types: LiteMap<ResourceType, Box<TypeState>>,
     /// ECDS names that a listener of this stream has used: they keep their content until Envoy unsubscribes.
     pub(super) named: BTreeSet<Arc<str>>,
     /// How long a cluster, route, endpoint or ECDS name stays for the sake of connections that may still use it.
@@ -99,7 +103,7 @@ impl Session {
             build,
             proofs,
             limits,
-            types: BTreeMap::new(),
+            types: LiteMap::new(),
             named: BTreeSet::new(),
             spared_until: BTreeMap::new(),
             staging: Staging::default(),
@@ -150,7 +154,7 @@ impl Session {
         let state = TypeState {
             owes_answer: subscription.is_wildcard && claimed.is_none(),
             subscription,
-            held: BTreeMap::new(),
+            held: LiteMap::new(),
             in_flight: Vec::new(),
             last_nonce: 0,
             claimed,
@@ -181,14 +185,22 @@ impl Session {
             state.subscription.is_wildcard = false;
             self.named.retain(|name| !changed.dropped.contains(name));
         }
-        for name in changed.asked {
-            state.told_missing.remove(&name);
-            let held = state.held.entry(name).or_default();
-            // It may hold it still, and has to be told if it is gone; an Envoy that asks for ECDS again has nothing.
-            let accepted = held.accepted.take().filter(|_| resource_type != ResourceType::ExtensionConfig);
-            let accepted = accepted.map(|accepted| Accepted { is_certain: false, ..accepted });
-            **held = Held { accepted, asked_at, ..Held::default() };
+        if !changed.asked.is_empty() {
             state.retry = None;
+        }
+        let asked = changed.asked.into_iter().map(|name| {
+            state.told_missing.remove(&name);
+            // It may hold it still, and has to be told if it is gone; an Envoy that asks for ECDS again has nothing.
+            let accepted = state.held.get_mut(&name).and_then(|held| held.accepted.take());
+            let accepted = accepted.filter(|_| resource_type != ResourceType::ExtensionConfig);
+            let accepted = accepted.map(|accepted| Accepted { is_certain: false, ..accepted });
+            (name, Box::new(Held { accepted, asked_at, ..Held::default() }))
+        });
+        match asked.collect::<Vec<_>>() {
+            few if few.len() <= ADDED_ONE_BY_ONE => few.into_iter().for_each(|(name, held)| {
+                state.held.insert(name, held);
+            }),
+            many => state.held.extend(many),
         }
         for name in &changed.dropped {
             state.told_missing.remove(name);
