@@ -36,7 +36,7 @@ impl Accepted {
     }
 
     /// In the order of type and name.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Identity>> {
+    pub fn iter(&self) -> std::slice::Iter<'_, Arc<Identity>> {
         self.0.iter()
     }
 

@@ -9,7 +9,7 @@ use super::hunt::{Hunt, Step, Suspect};
 use super::refusals::Refusals;
 use crate::compile::Compiled;
 use crate::model::{PluginId, ProxyFacts, Revision};
-use crate::snapshot::{Extension, Part, Resource, ResourceType, Version};
+use crate::snapshot::{Extension, Identity, Part, Resource, ResourceType, Version};
 use crate::xds::{Delivery, Outcome};
 
 /// One proxy's progress. Written by the plane alone.
@@ -234,9 +234,9 @@ impl Progress {
         self.last_good.remove(plugin).is_some() | self.refusals.forget(plugin)
     }
 
-    /// Everything that its resources carry of plugins. Proxies that were served the same share it.
-    pub fn parts(&self) -> impl Iterator<Item = &Arc<[Part]>> {
-        self.accepted.iter().map(|accepted| &accepted.parts).filter(|parts| !parts.is_empty())
+    /// What it acknowledged last under each name, in order. Proxies that were served the same share it.
+    pub fn accepted(&self) -> &[Arc<Identity>] {
+        self.accepted.iter().as_slice()
     }
 
     /// Whether this revision is refused or set aside already.

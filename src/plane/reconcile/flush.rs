@@ -70,17 +70,21 @@ impl Reconciler {
         if spare.is_empty() {
             return;
         }
-        let mut seen = HashSet::new();
+        let (mut seen, mut before) = (HashSet::new(), &[][..]);
         let mut in_use: HashSet<(PluginId, Revision)> = self.refusals.last_good().collect();
         for (_, connected) in self.proxies.iter() {
             in_use.extend(connected.facts.last_good.iter().map(|(plugin, revision)| (plugin.clone(), *revision)));
-            for parts in connected.progress.parts() {
-                // Almost all proxies share theirs with others.
-                if seen.insert(Arc::as_ptr(parts)) {
+            // Almost all proxies hold what the one before them does, and the others what somebody does.
+            let accepted = connected.progress.accepted();
+            for (place, resource) in accepted.iter().enumerate() {
+                let is_as_before = before.get(place).is_some_and(|before| Arc::ptr_eq(before, resource));
+                if !is_as_before && seen.insert(Arc::as_ptr(resource)) {
                     let identify = |part: &Part| Some((part.owner.parse().ok()?, Revision::parse(&part.revision)?));
-                    in_use.extend(parts.iter().filter(|part| spare.contains(&*part.owner)).filter_map(identify));
+                    let parts = resource.parts.iter().filter(|part| spare.contains(&*part.owner));
+                    in_use.extend(parts.filter_map(identify));
                 }
             }
+            before = accepted;
         }
         for plugin in self.table.let_go(&in_use) {
             self.proxies.forget_selected();
