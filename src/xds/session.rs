@@ -154,7 +154,8 @@ impl Session {
         let state = TypeState {
             owes_answer: subscription.is_wildcard && claimed.is_none(),
             subscription,
-            held: LiteMap::new(),
+            // Most hold one of each type.
+            held: LiteMap::with_capacity(1),
             in_flight: Vec::new(),
             last_nonce: 0,
             claimed,
