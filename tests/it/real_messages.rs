@@ -51,15 +51,7 @@ async fn an_operator_reads_what_was_said_to_an_envoy_also_after_it_has_gone() {
 
         // What of the script Envoy quotes is shown nowhere.
         let script = "local password = \"hunter3\" this is \"hunter3\"";
-        scene.control.write(
-            "script.yaml",
-            &json!({
-                "apiVersion": "extensions.istio.io/v1alpha1", "kind": "TrafficExtension",
-                "metadata": {"name": "script", "namespace": "default"},
-                "spec": {"phase": "AUTHN", "lua": {"inlineCode": script}},
-            })
-            .to_string(),
-        );
+        scene.script(script);
         let status = scene.until_all("trafficextension:default/script", "rejected", 1).await;
         let words = status["messages"][0].as_str().unwrap();
         assert!(words.starts_with(r#"script load error: [string "…"]:1: "#), "{words}");

@@ -144,15 +144,7 @@ async fn a_bad_script_is_told_from_the_modules_that_came_with_it_and_cannot_have
         for (name, priority) in [("a", 4), ("b", 3), ("c", 2)] {
             scene.plugin(name, &order(name), json!({"priority": priority, "failStrategy": "FAIL_OPEN"}));
         }
-        scene.control.write(
-            "script.yaml",
-            &json!({
-                "apiVersion": "extensions.istio.io/v1alpha1", "kind": "TrafficExtension",
-                "metadata": {"name": "script", "namespace": "default"},
-                "spec": {"phase": "AUTHN", "lua": {"inlineCode": SLANDER}},
-            })
-            .to_string(),
-        );
+        scene.script(SLANDER);
         scene.until_status("trafficextension:default/script", "known", |it| !it.is_null()).await;
 
         let _running = scene.envoy(setup.protocol(protocol)).await;

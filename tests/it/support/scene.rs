@@ -65,6 +65,16 @@ impl Scene {
         self.control.write(&format!("{name}.yaml"), &plugin(name, url, spec));
     }
 
+    /// Writes, or replaces, the TrafficExtension `script` with this Lua code.
+    pub fn script(&self, code: &str) {
+        let manifest = json!({
+            "apiVersion": "extensions.istio.io/v1alpha1", "kind": "TrafficExtension",
+            "metadata": {"name": "script", "namespace": "default"},
+            "spec": {"phase": "AUTHN", "lua": {"inlineCode": code}},
+        });
+        self.control.write("script.yaml", &manifest.to_string());
+    }
+
     /// Deletes the WasmPlugin that [`Scene::plugin`] wrote.
     pub fn remove(&self, name: &str) {
         self.control.delete(&format!("{name}.yaml"));
