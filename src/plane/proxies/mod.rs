@@ -85,11 +85,11 @@ impl Proxies {
         self.proxies.get_mut(&key)
     }
 
-    /// The group of a proxy: the same in memory for all that are alike.
-    pub fn group(&mut self, key: ProxyKey) -> Option<&Arc<GroupKey>> {
+    /// The group of a proxy, the same in memory for all that are alike, and whether it is starting.
+    pub fn group(&mut self, key: ProxyKey) -> Option<(&Arc<GroupKey>, bool)> {
         let proxies = self.proxies.len();
-        let Connected { group, proxy, facts, .. } = self.proxies.get_mut(&key)?;
-        Some(group.get_or_insert_with(|| self.groups.of(proxy, facts, proxies)))
+        let Connected { group, proxy, facts, is_starting, .. } = self.proxies.get_mut(&key)?;
+        Some((group.get_or_insert_with(|| self.groups.of(proxy, facts, proxies)), *is_starting))
     }
 
     /// What the group was selected for, since plugins and templates are what they are.

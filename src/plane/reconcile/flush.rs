@@ -37,9 +37,11 @@ impl Reconciler {
         // A proxy whose facts change on the way comes round again.
         while !self.touched.is_empty() {
             let mut groups: HashMap<_, (Arc<GroupKey>, Vec<ProxyKey>)> = HashMap::new();
-            for key in std::mem::take(&mut self.touched) {
-                let is_starting = self.proxies.get(key).is_some_and(|connected| connected.is_starting);
-                let Some(group) = self.proxies.group(key) else { continue };
+            // In the order in which they came, which is that of what is kept of them and of their streams in memory.
+            let mut touched: Vec<_> = std::mem::take(&mut self.touched).into_iter().collect();
+            touched.sort_unstable();
+            for key in touched {
+                let Some((group, is_starting)) = self.proxies.group(key) else { continue };
                 let new = || (group.clone(), Vec::new());
                 groups.entry((Arc::as_ptr(group), is_starting)).or_insert_with(new).1.push(key);
             }
@@ -133,11 +135,21 @@ impl Reconciler {
 
     /// Serves this to those that have something else.
     fn serve(&mut self, members: &[ProxyKey], key: &KindKey, compiled: &Arc<Compiled>) {
-        self.take_back_stand_ins(members);
-        let is_other = |member: &&ProxyKey| self.proxies.get(**member).is_some_and(|it| it.kind.as_ref() != Some(key));
-        let changed: Vec<_> = members.iter().filter(is_other).copied().collect();
-        for member in &changed {
+        let waits = |id: &PluginId| self.table.get(id).is_some_and(|entry| entry.running.is_none());
+        let mut published = 0;
+        // One visit for each: with thousands, none of them is in the processor's cache.
+        for member in members {
             let Some(connected) = self.proxies.get_mut(*member) else { continue };
+            if !connected.facts.stand_ins.iter().all(waits) {
+                // A plugin that has a revision by now, or is gone, is stood in for no longer: should it come again, these
+                // proxies were running before it.
+                connected.facts.stand_ins.retain(waits);
+                connected.regroup();
+            }
+            if connected.kind.as_ref() == Some(key) {
+                continue;
+            }
+            published += 1;
             let is_new = connected.kind.replace(key.clone()).is_none();
             if connected.progress.expect(compiled.clone()) {
                 connected.regroup();
@@ -149,22 +161,8 @@ impl Reconciler {
                 self.pushes.sent(*member);
             }
         }
-        if !changed.is_empty() {
-            tracing::debug!(proxies = changed.len(), "snapshot published");
-        }
-    }
-
-    /// A plugin that has a revision by now, or is gone, is stood in for no longer: should it come again, these proxies
-    /// were running before it.
-    fn take_back_stand_ins(&mut self, members: &[ProxyKey]) {
-        let table = &self.table;
-        let waits = |id: &PluginId| table.get(id).is_some_and(|entry| entry.running.is_none());
-        for member in members {
-            let Some(connected) = self.proxies.get_mut(*member) else { continue };
-            if !connected.facts.stand_ins.iter().all(waits) {
-                connected.facts.stand_ins.retain(waits);
-                connected.regroup();
-            }
+        if published > 0 {
+            tracing::debug!(proxies = published, "snapshot published");
         }
     }
 

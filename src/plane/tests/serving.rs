@@ -73,7 +73,7 @@ async fn labels_that_no_selector_asks_for_do_not_tell_proxies_apart_until_one_do
     let (_, two) = world.connect("two", &[("pod", "2")], false);
     let groups = |world: &mut World| {
         let keys: Vec<_> = world.reconciler.proxies.iter().map(|(key, _)| key).collect();
-        let groups = keys.iter().map(|key| Arc::as_ptr(world.reconciler.proxies.group(*key).unwrap()));
+        let groups = keys.iter().map(|key| Arc::as_ptr(world.reconciler.proxies.group(*key).unwrap().0));
         groups.collect::<std::collections::HashSet<_>>().len()
     };
     assert_eq!(groups(&mut world), 1);
@@ -111,7 +111,7 @@ async fn who_comes_into_a_known_group_is_not_selected_for_until_something_change
     world.plugin("auth", |_| {}).module("auth", Some("1")).settle();
     let is_known = |world: &mut World| {
         let key = world.reconciler.proxies.iter().next().unwrap().0;
-        let group = world.reconciler.proxies.group(key).unwrap().clone();
+        let group = world.reconciler.proxies.group(key).unwrap().0.clone();
         world.reconciler.proxies.selected(&group).is_some()
     };
     let (first, one) = world.connect("one", &[], false);
