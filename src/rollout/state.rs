@@ -25,7 +25,7 @@ impl Progress {
         compiled.carriers.iter().all(|carrier| {
             accepted
                 .find(|resource| Arc::ptr_eq(resource, carrier) || resource.key() >= carrier.key())
-                .is_some_and(|resource| Arc::ptr_eq(resource, carrier) || resource == carrier)
+                .is_some_and(|resource| Arc::ptr_eq(resource, carrier) || resource.is_same_version(carrier))
         })
     }
 
@@ -75,7 +75,7 @@ impl Progress {
 
     fn has_accepted(&self, carrier: &Identity) -> bool {
         let accepted = self.accepted.get(carrier.resource_type, &carrier.name);
-        accepted.is_some_and(|accepted| accepted.version == carrier.version)
+        accepted.is_some_and(|accepted| accepted.is_same_version(carrier))
     }
 
     /// What is not acknowledged yet, and Envoy's words where it refused it.

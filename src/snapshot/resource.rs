@@ -162,6 +162,12 @@ impl Identity {
     pub fn key(&self) -> (ResourceType, &str) {
         (self.resource_type, &self.name)
     }
+
+    /// Whether a client that holds the one holds the other. Their parts may differ: a plugin's revision may be another one
+    /// although its bytes are the same.
+    pub fn is_same_version(&self, other: &Self) -> bool {
+        self.key() == other.key() && self.version == other.version
+    }
 }
 
 #[cfg(test)]

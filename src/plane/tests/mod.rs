@@ -20,10 +20,10 @@ use super::reconcile::Reconciler;
 use super::refusals::Refusals;
 use super::scribe::{Scribe, scribe};
 use crate::model::{
-    Capabilities, Code, Digest, Direction, EnvoyVersion, FailStrategy, GATEWAY_NAME, ListenerProtocol, ListenerSpec,
-    LuaProgram, Module, ModuleLocation, ModuleRef, ModuleState, Plugin, PluginId, PluginKind, PluginType, Position,
-    Program, Proxy, ProxyTemplate, PullPolicy, Selector, TargetReference, TemplateId, WasmOptions, WasmProgram,
-    WithoutConfig, WorkloadTarget,
+    Capabilities, Code, Digest, Direction, EnvVar, EnvVarSource, EnvoyVersion, FailStrategy, GATEWAY_NAME,
+    ListenerProtocol, ListenerSpec, LuaProgram, Module, ModuleLocation, ModuleRef, ModuleState, Plugin, PluginId,
+    PluginKind, PluginType, Position, Program, Proxy, ProxyTemplate, PullPolicy, Selector, TargetReference, TemplateId,
+    WasmOptions, WasmProgram, WithoutConfig, WorkloadTarget,
 };
 use crate::protobuf::admin::{self, State};
 use crate::snapshot::{Extension, Resource, ResourceType, Snapshot};

@@ -170,3 +170,24 @@ async fn while_a_new_image_fails_the_image_of_what_runs_is_shown() {
     world.module("other", Some("2")).settle();
     assert_eq!(world.listed("shop/auth").image_digest, "");
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_edit_that_changes_no_bytes_is_not_waited_for() {
+    let variables = |names: [&'static str; 2]| {
+        let variable = |name: &str| EnvVar { name: name.into(), source: EnvVarSource::Inline("1".into()) };
+        move |plugin: &mut Plugin| wasm(plugin).env = names.map(variable).into()
+    };
+    let mut world = World::new();
+    world.plugin("auth", variables(["A", "B"])).module("auth", Some("1")).settle();
+    let (stream, served) = world.connect("envoy", &[], false);
+    world.accept_all(stream, &served);
+    let before = chain(&served);
+
+    // Another revision; Envoy has no order of variables.
+    world.plugin("auth", variables(["B", "A"])).settle();
+    let after = chain(&served);
+    assert_eq!(after.version, before.version);
+    assert_ne!(after.parts, before.parts);
+    let key = world.reconciler.proxies.of_stream(stream).unwrap();
+    assert!(world.reconciler.proxies.get(key).unwrap().progress.is_settled());
+}
