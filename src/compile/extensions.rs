@@ -29,11 +29,12 @@ pub struct Catalog {
     /// For proxies that cannot fetch modules by digest, or not yet; absent where that is the usual.
     inline: Option<Carriage>,
     /// The last answer of [`Extensions::changed`]: all clients of a kind go to the next together.
-    changed: Mutex<Option<Changed>>,
+    difference: Mutex<Option<Difference>>,
 }
 
-/// What the usual carriage knew, and another catalog says something else of.
-struct Changed {
+/// Names that the usual carriage knew, and another catalog says something else of.
+#[derive(Clone)]
+struct Difference {
     now: Weak<dyn Extensions>,
     /// How many names were known then. They become more and never fewer.
     known: usize,
@@ -93,7 +94,7 @@ impl Catalog {
             listeners,
             usual: Carriage::new(kind.by_digest.clone(), &kind.plugins, filters),
             inline: kind.by_digest.as_ref().map(|_| Carriage::new(None, &kind.plugins, filters)),
-            changed: Mutex::default(),
+            difference: Mutex::default(),
         }
     }
 
@@ -218,16 +219,17 @@ impl Extensions for Catalog {
 
     fn changed(&self, now: &Arc<dyn Extensions>) -> Option<Arc<[Arc<str>]>> {
         let (known, other) = (self.usual.known.len(), Arc::downgrade(now));
-        let mut last = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(last) = last.as_ref().filter(|last| last.known == known && last.now.ptr_eq(&other)) {
-            return Some(last.names.clone());
+        let lock = || self.difference.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = lock().clone();
+        if let Some(last) = last.filter(|last| last.known == known && last.now.ptr_eq(&other)) {
+            return Some(last.names);
         }
-        let differs =
-            |resource: &Arc<Resource>| !now.resolve(&resource.name).is_some_and(|it| it.is_known_as(resource));
-        let known_here = self.usual.known.iter();
-        let names = known_here.filter(|entry| differs(entry.value())).map(|entry| entry.value().name.clone()).collect();
-        let changed = last.insert(Changed { now: other, known, names });
-        Some(changed.names.clone())
+        // Nothing is locked while the other one is asked: it may be asking here.
+        let known_here: Vec<_> = self.usual.known.iter().map(|entry| entry.value().clone()).collect();
+        let differs = |known: &&Arc<Resource>| !now.resolve(&known.name).is_some_and(|it| it.is_known_as(known));
+        let names: Arc<[_]> = known_here.iter().filter(differs).map(|known| known.name.clone()).collect();
+        *lock() = Some(Difference { now: other, known, names: names.clone() });
+        Some(names)
     }
 
     fn resolve_with(&self, name: &str, owners: &[&str]) -> Option<Arc<Resource>> {
