@@ -16,7 +16,7 @@ use crate::snapshot::{Resource, ResourceType, Version};
 #[derive(Debug)]
 pub(super) struct TypeState {
     pub subscription: Subscription,
-    /// A list, as most clients hold one or two; many at once are to be added by `extend`.
+    /// A list, as most clients hold one or two. Names that clients choose are added and removed many at a time.
     pub held: LiteMap<Arc<str>, Box<Held>>,
     /// Responses without an answer, oldest first.
     pub in_flight: Vec<Response>,
@@ -126,14 +126,26 @@ impl TypeState {
             return Vec::new();
         }
         let names: BTreeSet<&str> = response.resources.iter().map(|resource| &*resource.name).collect();
-        let gone: Vec<_> = self.held.keys().filter(|name| !names.contains(&***name)).cloned().collect();
-        gone.iter().filter_map(|name| self.held.remove(name)?.accepted?.resource).collect()
+        self.give_up(|name| !names.contains(name))
     }
 
     /// Delta: what was removed is gone.
     pub fn give_up_removed(&mut self, response: &Response) -> Vec<Arc<Resource>> {
-        let gone = response.removed.iter().filter_map(|name| self.held.remove(name)?.accepted?.resource).collect();
+        if response.removed.is_empty() && self.told_missing.is_empty() {
+            return Vec::new();
+        }
+        let names: BTreeSet<&str> = response.removed.iter().map(|name| &**name).collect();
         self.told_missing.retain(|name| self.subscription.names.contains(name));
+        self.give_up(|name| names.contains(name))
+    }
+
+    /// Forgets these names, in one go as they may be many; returns what was accepted under them.
+    fn give_up(&mut self, is_gone: impl Fn(&str) -> bool) -> Vec<Arc<Resource>> {
+        let mut gone = Vec::new();
+        for (_, held) in self.held.iter_mut().filter(|(name, _)| is_gone(name)) {
+            gone.extend(held.accepted.take().and_then(|accepted| accepted.resource));
+        }
+        self.held.retain(|name, _| !is_gone(name));
         gone
     }
 
