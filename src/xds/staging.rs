@@ -57,6 +57,12 @@ struct Proof {
     is_strong: bool,
 }
 
+impl Proof {
+    fn is_fresh(&self, now: Instant) -> bool {
+        now < self.since + HELD_FOR
+    }
+}
+
 impl Staging {
     /// Names the stream to the module server.
     pub fn identify(&mut self, token: u64) {
@@ -64,7 +70,7 @@ impl Staging {
     }
 
     fn holds(&self, digest: &Digest, now: Instant) -> bool {
-        self.held.get(digest).is_some_and(|proof| now < proof.since + HELD_FOR)
+        self.held.get(digest).is_some_and(|proof| proof.is_fresh(now))
     }
 
     pub fn holds_all(&self, resource: &Resource, now: Instant) -> bool {
@@ -223,7 +229,8 @@ impl Session {
             return None;
         }
         let is_asked = self.types[&ResourceType::ExtensionConfig].subscription.names.contains(STAGING);
-        self.staging.owed.retain(|digest| !self.staging.held.contains_key(digest));
+        let Staging { owed, held, .. } = &mut self.staging;
+        owed.retain(|digest| !held.get(digest).is_some_and(|proof| proof.is_fresh(now)));
         let is_wanted = !wanted.is_empty() || !self.staging.owed.is_empty() || !for_listeners.is_empty();
         if !is_asked {
             if is_wanted {

@@ -313,6 +313,15 @@ fn a_good_edit_after_half_a_day_is_not_refused_as_another_replica_serves_its_mod
 }
 
 #[test]
+fn a_name_that_is_asked_for_again_after_half_a_day_does_not_carry_its_module_for_ever() {
+    let mut envoy = half_a_day_later(Protocol::Delta);
+    envoy.client.subscribe(ExtensionConfig, &["p"]);
+    assert_eq!(envoy.play()[0], "ecds p@2", "it holds nothing, and is not kept waiting");
+    let received: Vec<_> = (0..10).flat_map(|_| envoy.wait(Duration::from_secs(1))).collect();
+    assert!(received.contains(&"ecds p@2*".to_owned()), "{received:?}");
+}
+
+#[test]
 fn a_bad_edit_after_half_a_day_is_refused_when_it_was_tried_twice() {
     for protocol in BOTH {
         let Envoy { mut client, .. } = half_a_day_later(protocol);
