@@ -24,9 +24,10 @@ const WARMS_WITHIN: Duration = Duration::from_secs(10);
 impl Session {
     /// The names that can have something due as `snapshot` takes the place of `before`; `None` where it may be any.
     pub(super) fn changed_extensions(&self, before: &Snapshot, snapshot: &Snapshot) -> Option<Arc<[Arc<str>]>> {
-        let is_settled = !self.unsettled.contains(ResourceType::ExtensionConfig) && self.knows_all_extensions;
-        // What is carried otherwise than the snapshot says may change otherwise.
-        is_settled.then(|| before.extensions.changed(&snapshot.extensions)).flatten().filter(|_| !self.carries_inside())
+        // A client that gets modules inside is sent other resources than those that are compared.
+        let can_tell = self.has_only_known_extensions && !self.carries_inside();
+        let is_settled = !self.unsettled.contains(ResourceType::ExtensionConfig);
+        (can_tell && is_settled).then(|| before.extensions.changed(&snapshot.extensions)).flatten()
     }
 
     /// All names that the client asks for.
@@ -36,12 +37,13 @@ impl Session {
         let (target, are_known) = self.extensions_for(names, state, snapshot, now, reaction);
         self.report_unanswered(&target, reaction);
         self.recognise(ResourceType::ExtensionConfig, &target, reaction);
-        self.knows_all_extensions = are_known && !self.types[&ResourceType::ExtensionConfig].has_unknown();
+        self.has_only_known_extensions = are_known && !self.types[&ResourceType::ExtensionConfig].has_unknown();
         let roll_backs = self.roll_backs();
         self.plan_target(target, roll_backs, snapshot, now, reaction);
     }
 
-    /// These names and no others: all that was due for the others is sent, and the snapshot says what it said.
+    /// These names, as far as the client asks for them, and those that are on their way: all that was due for the others is
+    /// sent, and the snapshot says what it said.
     pub(super) fn plan_extensions(
         &mut self,
         changed: &[Arc<str>],
@@ -50,12 +52,12 @@ impl Session {
         reaction: &mut Reaction,
     ) {
         let Some(state) = self.types.get(&ResourceType::ExtensionConfig) else { return };
-        let changed = changed.iter().filter(|name| state.subscription.names.contains(*name));
         // A part may move to one that is on its way.
         let in_flight = state.in_flight.iter().flat_map(|response| &response.resources).map(|resource| &resource.name);
-        let names: BTreeSet<_> = changed.chain(in_flight).collect();
+        let names = changed.iter().chain(in_flight).filter(|name| state.subscription.names.contains(*name));
+        let names: BTreeSet<_> = names.collect();
         let (target, are_known) = self.extensions_for(names, state, snapshot, now, reaction);
-        self.knows_all_extensions &= are_known;
+        self.has_only_known_extensions &= are_known;
         self.plan_target(target, Vec::new(), snapshot, now, reaction);
     }
 

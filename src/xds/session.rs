@@ -90,9 +90,9 @@ pub struct Session {
     /// Types that may have something due. For the others all that the snapshot asks for was sent, and only what is about
     /// them can change that.
     pub(super) unsettled: TypeSet,
-    /// Every ECDS name that is asked for was known to the snapshot when all were last looked at, and what is held of each
-    /// was, too: a new snapshot can give something to do only for the names that it has changed.
-    pub(super) knows_all_extensions: bool,
+    /// Every ECDS name that is asked for was known to the snapshot when it was last looked at, and what is held of each was,
+    /// too: a new snapshot can give something to do only for the names that it has changed.
+    pub(super) has_only_known_extensions: bool,
     next_nonce: u64,
 }
 
@@ -108,7 +108,7 @@ impl Session {
             spared_until: BTreeMap::new(),
             staging: Staging::default(),
             unsettled: TypeSet::ALL,
-            knows_all_extensions: false,
+            has_only_known_extensions: false,
             next_nonce: 1,
         }
     }

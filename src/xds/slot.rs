@@ -22,6 +22,8 @@ struct Slot(Mutex<Content>);
 struct Content {
     latest: Option<Arc<Snapshot>>,
     is_closed: bool,
+    /// The stream is gone, and its goodbye is on the way.
+    is_abandoned: bool,
     reader: Option<Waker>,
 }
 
@@ -34,11 +36,18 @@ pub fn slot() -> (SnapshotSender, SnapshotReceiver) {
 impl SnapshotSender {
     /// Takes the place of what was not taken yet.
     pub fn send(&self, snapshot: Arc<Snapshot>) {
-        let (reader, _before) = {
+        let (reader, before) = {
             let mut content = self.0.lock();
+            if content.is_abandoned {
+                return;
+            }
             (content.reader.take(), content.latest.replace(snapshot))
         };
-        reader.into_iter().for_each(Waker::wake);
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+        // It may be the last one that holds the modules of a fleet: not while the slot is locked.
+        drop(before);
     }
 }
 
@@ -49,7 +58,9 @@ impl Drop for SnapshotSender {
             content.is_closed = true;
             content.reader.take()
         };
-        reader.into_iter().for_each(Waker::wake);
+        if let Some(reader) = reader {
+            reader.wake();
+        }
     }
 }
 
@@ -79,6 +90,15 @@ impl SnapshotReceiver {
     #[cfg(test)]
     pub fn peek(&self) -> Option<Arc<Snapshot>> {
         self.0.lock().latest.clone()
+    }
+}
+
+impl Drop for SnapshotReceiver {
+    fn drop(&mut self) {
+        let mut content = self.0.lock();
+        let left = std::mem::replace(&mut *content, Content { is_abandoned: true, ..Content::default() });
+        drop(content);
+        drop(left);
     }
 }
 
@@ -125,6 +145,16 @@ mod tests {
         drop(sender);
         assert!(matches!(receiver.poll_take(&mut context), Poll::Ready(Some(_))), "the last one is not lost");
         assert!(matches!(receiver.poll_take(&mut context), Poll::Ready(None)));
+    }
+
+    #[test]
+    fn a_stream_that_has_gone_keeps_no_snapshot() {
+        let (sender, receiver) = slot();
+        let [older, latest] = [empty_snapshot(), empty_snapshot()].map(Arc::new);
+        sender.send(older.clone());
+        drop(receiver);
+        sender.send(latest.clone());
+        assert_eq!([older, latest].map(|it| Arc::strong_count(&it)), [1, 1]);
     }
 
     #[tokio::test]
