@@ -313,12 +313,11 @@ fn a_good_edit_after_half_a_day_is_not_refused_as_another_replica_serves_its_mod
 }
 
 #[test]
-fn a_name_that_is_asked_for_again_after_half_a_day_does_not_carry_its_module_for_ever() {
+fn a_module_that_goes_inline_half_a_day_after_its_proof_is_fetched_again() {
     let mut envoy = half_a_day_later(Protocol::Delta);
     envoy.client.subscribe(ExtensionConfig, &["p"]);
-    assert_eq!(envoy.play()[0], "ecds p@2", "it holds nothing, and is not kept waiting");
-    let received: Vec<_> = (0..10).flat_map(|_| envoy.wait(Duration::from_secs(1))).collect();
-    assert!(received.contains(&"ecds p@2*".to_owned()), "{received:?}");
+    let fetched = [staging(&format!("{}#3", short("one"))), staging("nothing")];
+    assert_eq!(envoy.play(), [vec!["ecds p@2".to_owned()], fetched.into()].concat());
 }
 
 #[test]
