@@ -226,8 +226,8 @@ impl Extensions for Catalog {
         }
         // Nothing is locked while the other one is asked: it may be asking here.
         let known_here: Vec<_> = self.usual.known.iter().map(|entry| entry.value().clone()).collect();
-        let differs = |known: &&Arc<Resource>| !now.resolve(&known.name).is_some_and(|it| it.is_known_as(known));
-        let names: Arc<[_]> = known_here.iter().filter(differs).map(|known| known.name.clone()).collect();
+        let changed = known_here.iter().filter(|known| !now.still_says(known));
+        let names: Arc<[_]> = changed.map(|known| known.name.clone()).collect();
         *lock() = Some(Difference { now: other, known, names: names.clone() });
         Some(names)
     }

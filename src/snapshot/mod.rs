@@ -26,16 +26,6 @@ pub enum Extension {
     PassThrough(Arc<Resource>),
 }
 
-impl Extension {
-    /// Whether a client that holds this resource has nothing to be told.
-    pub fn is_known_as(&self, held: &Resource) -> bool {
-        match self {
-            Self::Known(known) => known.version == held.version && known.is_partial == held.is_partial,
-            Self::PassThrough(_) => false,
-        }
-    }
-}
-
 /// The listener that is bound to no port, and its one ECDS name: modules come into a proxy's code cache through it
 /// before anything in the traffic's way names them (design, section 5, rule 13).
 pub const STAGING: &str = "wasmplane/staging";
@@ -54,6 +44,14 @@ pub struct Attempt {
 pub trait Extensions: Send + Sync + fmt::Debug {
     /// `None` for a name that is malformed or of a foreign namespace: those get silence.
     fn resolve(&self, name: &str) -> Option<Extension>;
+
+    /// Whether a client that holds this resource has nothing to be told of its name.
+    fn still_says(&self, held: &Resource) -> bool {
+        match self.resolve(&held.name) {
+            Some(Extension::Known(known)) => known.version == held.version && known.is_partial == held.is_partial,
+            Some(Extension::PassThrough(_)) | None => false,
+        }
+    }
 
     /// The names that were found to be known here until now, and that `now` says something else of. `None` where no
     /// account of them is kept.

@@ -97,7 +97,7 @@ pub struct Resource {
 }
 
 impl Resource {
-    /// One that nobody can refuse.
+    /// One of no parts.
     pub fn new(resource_type: ResourceType, name: impl Into<Arc<str>>, version: Version, body: Rope) -> Self {
         Self::of_parts(resource_type, name, version, [], body)
     }

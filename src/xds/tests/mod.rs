@@ -122,7 +122,7 @@ fn changed<'a>(
     now: &dyn Extensions,
 ) -> Arc<[Arc<str>]> {
     let differs = |name: &&str| match before.resolve(name) {
-        Some(Extension::Known(known)) => !now.resolve(name).is_some_and(|it| it.is_known_as(&known)),
+        Some(Extension::Known(known)) => !now.still_says(&known),
         _ => false,
     };
     names.into_iter().filter(differs).map(Into::into).collect()

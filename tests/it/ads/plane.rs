@@ -173,8 +173,8 @@ impl Extensions for Names {
     }
 
     fn changed(&self, now: &Arc<dyn Extensions>) -> Option<Arc<[Arc<str>]>> {
-        let differs = |known: &&Arc<Resource>| !now.resolve(&known.name).is_some_and(|it| it.is_known_as(known));
-        Some(self.0.values().filter(differs).map(|known| known.name.clone()).collect())
+        let changed = self.0.values().filter(|known| !now.still_says(known));
+        Some(changed.map(|known| known.name.clone()).collect())
     }
 }
 
